@@ -1,0 +1,148 @@
+"""The record of many samples.
+
+A *record* is a set of named leaves; a `Batch` holds the records of many samples: a tensor and a
+layout per leaf, the condition with its presence mask, the entries that are given (held at known
+values) and the sample ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from structdiff.layout import Layout
+
+__all__ = ["Batch"]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Records of many samples.
+
+    Arguments:
+        leaves: Name to tensor `(rows, *event)`.
+        layouts: Name to the layout of that leaf's rows; the same names.
+        condition: Name to a tensor `(samples, *event)` of what is known of each sample.
+        present: Name to a mask `(samples,)`: where the condition is known. A name that is
+            missing here is present for all samples.
+        given: Name to a mask, `(rows,)` or `(rows, *event)`: entries held at the value that
+            the leaf has.
+        ids: A number for each sample, `(samples,)`, that errors and randomness refer to;
+            by default 0, 1, 2, ...
+
+    Raises:
+        ValueError: If names, rows or samples do not agree.
+
+    Example:
+        >>> batch = Batch.of(torch.randn(4, 2))
+        >>> batch.samples, list(batch.leaves)
+        (4, ['x'])
+    """
+
+    leaves: Mapping[str, Tensor]
+    layouts: Mapping[str, Layout]
+    condition: Mapping[str, Tensor] = field(default_factory=dict)
+    present: Mapping[str, Tensor] = field(default_factory=dict)
+    given: Mapping[str, Tensor] = field(default_factory=dict)
+    ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+
+    def __post_init__(self) -> None:
+        if self.leaves.keys() != self.layouts.keys() or not self.leaves:
+            msg = f"leaves {sorted(self.leaves)} and layouts {sorted(self.layouts)} must have the same names, at least one"
+            raise ValueError(msg)
+        for name, x in self.leaves.items():
+            if x.shape[0] != self.layouts[name].rows:
+                msg = f"leaf {name!r} has shape {tuple(x.shape)}, but its layout has {self.layouts[name].rows} rows: the first axis must be rows"
+                raise ValueError(msg)
+        counts = {name: layout.samples for name, layout in self.layouts.items()}
+        if len(set(counts.values())) > 1:
+            msg = f"all leaves must have the same number of samples, got {counts}"
+            raise ValueError(msg)
+        self._check_sides()
+        if self.ids.shape[0] != self.samples:
+            object.__setattr__(self, "ids", torch.arange(self.samples, device=self.device))
+
+    def _check_sides(self) -> None:
+        for name, value in (*self.condition.items(), *self.present.items()):
+            if value.shape[:1] != (self.samples,):
+                msg = f"condition {name!r} has shape {tuple(value.shape)}, but there are {self.samples} samples: give one row per sample"
+                raise ValueError(msg)
+        for name, mask in self.given.items():
+            if name not in self.leaves:
+                msg = f"given names the leaf {name!r}, but the leaves are {sorted(self.leaves)}"
+                raise ValueError(msg)
+            shape = self.leaves[name].shape
+            if mask.dtype != torch.bool or mask.shape not in (shape[:1], shape):
+                msg = f"given mask of {name!r} must be bool of shape {tuple(shape[:1])} or {tuple(shape)}, got {mask.dtype} {tuple(mask.shape)}"
+                raise ValueError(msg)
+
+    @classmethod
+    def of(cls, leaves: Tensor | Mapping[str, Tensor]) -> Batch:
+        """A batch of regular leaves (one row per sample); a bare tensor becomes the leaf `x`."""
+        named = {"x": leaves} if isinstance(leaves, Tensor) else dict(leaves)
+        layouts = {name: Layout.regular(x.shape[0], x.device) for name, x in named.items()}
+        return cls(named, layouts)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return next(iter(self.layouts.values())).samples
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the leaves."""
+        return next(iter(self.leaves.values())).device
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor of one leaf."""
+        return self.leaves[name]
+
+    def only(self, name: str) -> Batch:
+        """The one-leaf batch of that name, which the process of the leaf is bound to.
+
+        Raises:
+            ValueError: If there is no such leaf.
+        """
+        if name not in self.leaves:
+            msg = f"the process has a leaf {name!r}, but the batch has {sorted(self.leaves)}"
+            raise ValueError(msg)
+        given = {name: self.given[name]} if name in self.given else {}
+        return Batch({name: self.leaves[name]}, {name: self.layouts[name]}, given=given, ids=self.ids)
+
+    def with_leaves(self, leaves: Mapping[str, Tensor]) -> Batch:
+        """The same samples with other leaf tensors of the same names and rows."""
+        return replace(self, leaves=dict(leaves))
+
+    def with_given(self, given: Mapping[str, Tensor]) -> Batch:
+        """The same batch with these entries held."""
+        return replace(self, given=dict(given))
+
+    def select(self, samples: Sequence[int]) -> Batch:
+        """The batch of these samples, in this order (edge leaves are not supported here)."""
+        index = {
+            name: torch.cat([torch.nonzero(layout.sample == i).flatten() for i in samples])
+            for name, layout in self.layouts.items()
+        }
+        chosen = torch.as_tensor(list(samples), device=self.device)
+        return Batch(
+            {name: x[index[name]] for name, x in self.leaves.items()},
+            {n: Layout.ragged([v.counts[i] for i in samples], self.device) for n, v in self.layouts.items()},
+            {name: value[chosen] for name, value in self.condition.items()},
+            {name: value[chosen] for name, value in self.present.items()},
+            {name: mask[index[name]] for name, mask in self.given.items()},
+            self.ids[chosen],
+        )
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(
+            {name: x.to(device) for name, x in self.leaves.items()},
+            {name: layout.to(device) for name, layout in self.layouts.items()},
+            {name: value.to(device) for name, value in self.condition.items()},
+            {name: value.to(device) for name, value in self.present.items()},
+            {name: mask.to(device) for name, mask in self.given.items()},
+            self.ids.to(device),
+        )

@@ -1,0 +1,89 @@
+r"""The denoiser: from a noisy record and its times to an estimate of the clean one.
+
+A denoiser sees the whole record and returns an estimate for each leaf. A network becomes one by
+`NetworkDenoiser`: the process encodes x_t, the network sees it beside the clock of each leaf, the
+process decodes. Guidance wraps a denoiser and is one.
+
+References:
+    Analog Bits (Chen, Zhang and Hinton, 2022), section 3.2: self-conditioning.
+    https://arxiv.org/abs/2208.04202
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Protocol, final
+
+from torch import Tensor, nn
+
+from structdiff.batch import Batch
+from structdiff.processes.base import Estimate, Process
+
+__all__ = ["Backbone", "Denoiser", "NetworkDenoiser"]
+
+
+class Backbone(Protocol):
+    """What a network looks like to the library."""
+
+    def __call__(
+        self,
+        batch: Batch,
+        clock: Mapping[str, Tensor],
+        previous: Mapping[str, Tensor] | None,
+    ) -> Mapping[str, Tensor]:
+        """Outputs by leaf.
+
+        Arguments:
+            batch: Encoded noisy leaves with layouts, conditions and given masks.
+            clock: Each leaf's clock, `()`, `(rows,)` or `(rows, *event)`; +inf where it is clean.
+            previous: Values of the previous estimate, or None.
+        """
+        ...
+
+
+class Denoiser(nn.Module, ABC):
+    """(batch, t) to the estimate of each leaf."""
+
+    process: Process
+
+    @abstractmethod
+    def forward(
+        self, batch: Batch, t: Any, previous: Mapping[str, Estimate] | None = None
+    ) -> Mapping[str, Estimate]:
+        """Estimates by leaf.
+
+        Arguments:
+            batch: Noisy leaves.
+            t: Times by leaf, as `process.times` gives them.
+            previous: The previous estimate, for self-conditioning.
+        """
+
+
+class NetworkDenoiser(Denoiser):
+    """A network as a denoiser.
+
+    Arguments:
+        backbone: The network, see `Backbone`.
+        process: The process of the record, a `Product`.
+        self_conditioning: Whether the network sees the previous estimate.
+    """
+
+    def __init__(self, backbone: nn.Module, process: Process, *, self_conditioning: bool = False) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.process = process
+        self.self_conditioning = self_conditioning
+
+    @final
+    def forward(
+        self, batch: Batch, t: Any, previous: Mapping[str, Estimate] | None = None
+    ) -> Mapping[str, Estimate]:
+        """Encode, call the network, decode."""
+        process = self.process.bind(batch)
+        seen = batch.with_leaves(process.encode(batch.leaves, t))
+        values = None
+        if self.self_conditioning and previous is not None:
+            values = {name: estimate.value.detach() for name, estimate in previous.items()}
+        output = self.backbone(seen, process.clock(t), values)
+        return process.decode(output, batch.leaves, t)

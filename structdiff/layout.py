@@ -1,0 +1,103 @@
+r"""Rows and samples.
+
+A leaf is a tensor `(rows, *event)`. A *layout* says which sample each row belongs to. A regular
+leaf (an image, a sentence) has one row per sample; a ragged one (atoms, residues) packs the rows
+of all samples one after the other, with no padding; the rows of an edge leaf (bonds) also name
+the two node rows that they join.
+
+Whatever couples the rows of one sample (a sum, a mean, a zero centre of mass) goes through the
+layout, so that no sample's result depends on its batch mates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+__all__ = ["Layout"]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Which sample each row of a leaf belongs to.
+
+    Arguments:
+        counts: Number of rows of each sample, as Python ints (no device is read to learn a size).
+        sample: Sample index of each row, `(rows,)`, non-decreasing.
+        nodes: For edge rows, the two node rows each joins, `(2, rows)`; otherwise None.
+
+    Example:
+        >>> layout = Layout.ragged([2, 3])
+        >>> layout.sum(torch.ones(5))
+        tensor([2., 3.])
+    """
+
+    counts: tuple[int, ...]
+    sample: Tensor
+    nodes: Tensor | None = field(default=None)
+
+    @classmethod
+    def regular(cls, samples: int, device: torch.device | str | None = None) -> Layout:
+        """One row per sample."""
+        return cls((1,) * samples, torch.arange(samples, device=device))
+
+    @classmethod
+    def ragged(cls, counts: Sequence[int], device: torch.device | str | None = None) -> Layout:
+        """Rows of all samples packed one after the other.
+
+        Raises:
+            ValueError: If a count is negative.
+        """
+        counts = tuple(int(count) for count in counts)
+        if any(count < 0 for count in counts):
+            msg = f"counts must not be negative, got {min(counts)}: give the rows of each sample"
+            raise ValueError(msg)
+        sample = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts).long())
+        return cls(counts, sample.to(device))
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(self.counts)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of all samples together."""
+        return self.sample.shape[0]
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether each sample has exactly one row."""
+        return self.rows == self.samples and all(count == 1 for count in self.counts)
+
+    @property
+    def size(self) -> Tensor:
+        """Number of rows of each sample, `(samples,)`, on the device of the rows."""
+        return torch.bincount(self.sample, minlength=self.samples)
+
+    @property
+    def row(self) -> Tensor:
+        """Index of each row inside its sample, `(rows,)`."""
+        start = torch.cumsum(self.size, 0) - self.size
+        return torch.arange(self.rows, device=self.sample.device) - start[self.sample]
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum of the rows of each sample, `(rows, *event)` to `(samples, *event)`."""
+        return x.new_zeros(self.samples, *x.shape[1:]).index_add(0, self.sample, x)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Mean of the rows of each sample; zero for a sample without rows."""
+        size = self.size.clamp(min=1).to(x.dtype)
+        return self.sum(x) / size.reshape(-1, *(1,) * (x.ndim - 1))
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Give each row the value of its sample, `(samples, *event)` to `(rows, *event)`."""
+        return x.index_select(0, self.sample)
+
+    def to(self, device: torch.device | str) -> Layout:
+        """The same layout on another device."""
+        nodes = None if self.nodes is None else self.nodes.to(device)
+        return Layout(self.counts, self.sample.to(device), nodes)

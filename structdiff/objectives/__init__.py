@@ -1,0 +1,19 @@
+"""Objectives: what training makes small."""
+
+from structdiff.objectives.denoising import Denoising, Objective, Terms
+from structdiff.objectives.times import NormalClock, TimeDistribution, UniformTimes
+from structdiff.objectives.weights import EDM, SNR, MinSNR, Uniform, Weight
+
+__all__ = [
+    "EDM",
+    "SNR",
+    "Denoising",
+    "MinSNR",
+    "NormalClock",
+    "Objective",
+    "Terms",
+    "TimeDistribution",
+    "Uniform",
+    "UniformTimes",
+    "Weight",
+]

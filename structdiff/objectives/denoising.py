@@ -1,0 +1,132 @@
+r"""Denoising: regression (or cross-entropy) on the estimate, in every space.
+
+    E_t w(clock_t) loss(estimate(x_t), x_0),
+
+with t and x_t drawn per sample. What the error means is the process's business, how it is weighed
+that of a `Weight`, at which times that of a `TimeDistribution`.
+
+References:
+    A Connection Between Score Matching and Denoising Autoencoders (Vincent, 2011).
+    Denoising Diffusion Probabilistic Models (Ho et al., 2020), eq. 14.
+    https://arxiv.org/abs/2006.11239
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from structdiff.batch import Batch
+from structdiff.denoiser import Denoiser
+from structdiff.objectives.times import TimeDistribution, UniformTimes
+from structdiff.objectives.weights import SNR, Weight
+from structdiff.processes import Estimate
+from structdiff.random import Randomness
+
+__all__ = ["Denoising", "Objective", "Terms"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an objective says of a batch.
+
+    Arguments:
+        leaves: Weighted loss of each sample, `(samples,)`, by leaf.
+        clock: The clock each row was seen at, by leaf, for reports.
+    """
+
+    leaves: Mapping[str, Tensor]
+    clock: Mapping[str, Tensor]
+
+    @property
+    def total(self) -> Tensor:
+        """Sum over leaves, mean over samples."""
+        return torch.stack([term.mean() for term in self.leaves.values()]).sum()
+
+
+class Objective(ABC):
+    """What training makes small; it owns the call of the denoiser."""
+
+    @abstractmethod
+    def __call__(self, denoiser: Denoiser, batch: Batch, random: Randomness) -> Terms:
+        """The terms of a clean batch."""
+
+
+class Denoising(Objective):
+    """Weighted error of the estimate.
+
+    Arguments:
+        weights: One weight for all leaves or one per leaf.
+        times: Law of the training times.
+        independent: Whether each leaf has its own time; then every conditional of whole
+            leaves is learned too.
+        self_conditioning: Probability that the network sees a first estimate of its own.
+
+    Raises:
+        ValueError: On a call, if a leaf has no weight.
+    """
+
+    def __init__(
+        self,
+        weights: Weight | Mapping[str, Weight] | None = None,
+        times: TimeDistribution | None = None,
+        *,
+        independent: bool = False,
+        self_conditioning: float = 0.0,
+    ) -> None:
+        self.weights = SNR() if weights is None else weights
+        self.times = times or UniformTimes()
+        self.independent, self.self_conditioning = independent, self_conditioning
+
+    def draw_times(self, batch: Batch, random: Randomness) -> dict[str, Tensor]:
+        """A time for each row, `(rows,)`, by leaf."""
+        shared = self.times.draw(batch.samples, random)
+        drawn = {}
+        for name, layout in batch.layouts.items():
+            if self.independent:
+                order = random.uniform((batch.samples,), torch.float64, "cpu").argsort()
+                shared = self.times.draw(batch.samples, random)[order]
+            drawn[name] = layout.spread(shared.to(batch.device))
+        return drawn
+
+    def __call__(self, denoiser: Denoiser, batch: Batch, random: Randomness) -> Terms:
+        """Diffuse, denoise, compare."""
+        process = denoiser.process.bind(batch)
+        t = process.times(self.draw_times(batch, random))
+        noisy = batch.with_leaves(process.diffuse(batch.leaves, t, random))
+        estimate = denoiser(noisy, t, self.first_estimate(denoiser, noisy, t, random))
+        errors = process.loss(estimate, batch.leaves, noisy.leaves, t)
+        clock = process.clock(t)
+        leaves = {
+            name: self.reduce(name, error, clock[name], batch) for name, error in errors.items()
+        }
+        return Terms(leaves, clock)
+
+    def first_estimate(
+        self, denoiser: Denoiser, noisy: Batch, t: Mapping[str, Tensor], random: Randomness
+    ) -> Mapping[str, Estimate] | None:
+        """The estimate that self-conditioning shows to the network, or None."""
+        if self.self_conditioning == 0:
+            return None
+        if random.uniform((1,), torch.float64, "cpu").item() >= self.self_conditioning:
+            return None
+        with torch.no_grad():
+            return denoiser(noisy, t, None)
+
+    def reduce(self, name: str, error: Tensor, clock: Tensor, batch: Batch) -> Tensor:
+        """Weighted error per row to mean per sample and entry."""
+        weight = self.weights
+        if isinstance(weight, Mapping):
+            if name not in weight:
+                msg = f"weights has {sorted(weight)} but no weight for the leaf {name!r}"
+                raise ValueError(msg)
+            weight = weight[name]
+        per_row = weight(clock.clamp(max=20.0)).to(error)
+        if per_row.ndim > 1:
+            per_row = per_row.flatten(1).mean(1)
+        entries = max(1, batch[name][:1].numel())
+        return batch.layouts[name].mean(per_row * error) / entries

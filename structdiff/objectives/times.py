@@ -1,0 +1,80 @@
+r"""At which times a model is trained.
+
+Low-discrepancy draws cut [0, 1] in as many parts as there are samples and draw one number for
+all: the mean loss has less variance and the same expectation.
+
+References:
+    Variational Diffusion Models (Kingma et al., 2021), appendix I.1.
+    https://arxiv.org/abs/2107.00630
+    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), table 1.
+    https://arxiv.org/abs/2206.00364
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from structdiff.random import Randomness
+from structdiff.schedules import Schedule
+
+__all__ = ["NormalClock", "TimeDistribution", "UniformTimes"]
+
+
+class TimeDistribution(ABC):
+    """A law of training times."""
+
+    @abstractmethod
+    def quantile(self, u: Tensor) -> Tensor:
+        """Inverse distribution function: u in (0, 1) to times in [0, 1]."""
+
+    @final
+    def draw(self, samples: int, random: Randomness) -> Tensor:
+        """Low-discrepancy times, `(samples,)`, float64 on the CPU."""
+        shift = random.uniform((1,), torch.float64, "cpu")
+        place = torch.arange(samples, dtype=torch.float64)
+        return self.quantile((place + shift) / samples)
+
+
+class UniformTimes(TimeDistribution):
+    """Uniform in [low, high].
+
+    Arguments:
+        low: Earliest time; positive where sigma(0) = 0, since weights may grow without bound there.
+        high: Latest time.
+
+    Raises:
+        ValueError: If 0 <= low < high <= 1 does not hold.
+    """
+
+    def __init__(self, low: float = 1e-4, high: float = 1.0) -> None:
+        if not 0 <= low < high <= 1:
+            msg = f"low and high must satisfy 0 <= low < high <= 1, got {low} and {high}"
+            raise ValueError(msg)
+        self.low, self.high = low, high
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """Linear."""
+        return self.low + u * (self.high - self.low)
+
+
+class NormalClock(TimeDistribution):
+    """log(sigma / alpha) is normal, cut at the schedule's ends (EDM training).
+
+    Arguments:
+        schedule: The schedule that turns noise levels into times.
+        mean: Mean of log(sigma / alpha), -1.2 in the paper.
+        std: Its standard deviation, 1.2 in the paper.
+    """
+
+    def __init__(self, schedule: Schedule, mean: float = -1.2, std: float = 1.2) -> None:
+        self.schedule, self.mean, self.std = schedule, mean, std
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """Normal quantiles read as clocks."""
+        normal = math.sqrt(2) * torch.erfinv(2 * u.clamp(1e-9, 1 - 1e-9) - 1)
+        return self.schedule.time(-(self.mean + self.std * normal))

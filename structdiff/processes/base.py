@@ -1,0 +1,168 @@
+r"""The contract of a process: what noise does to a leaf, and how to undo it.
+
+A *process* noises x_0 to x_t. The generator of its time reversal depends on the data only
+through one statistic of p(x_0 given x_t), the *estimate*: the posterior mean on R^n, the class
+probabilities on a finite set, the expected score (in units of its time) on a manifold. A `Markov` process also has the
+kernel q(x_t | x_s); a `Tractable` one has densities. A process is bound to a batch before use, so
+that no method takes a layout, a mask or a condition.
+
+Times are a mapping from leaf to a scalar, `(rows,)` or `(rows, *event)`; for one leaf, that tensor.
+`CLEAN` (any negative time) is the data themselves.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeAlias
+
+from torch import Tensor, nn
+
+from structdiff.batch import Batch
+from structdiff.random import Randomness
+
+__all__ = ["Coefficients", "Estimate", "Estimates", "Markov", "Process", "Rule", "State", "Tractable"]
+
+State: TypeAlias = Any
+"""A tensor for one leaf, a mapping of states for a product."""
+
+Coefficients: TypeAlias = Any
+"""What one step of a plan needs: a named tuple for one leaf, a mapping for a product."""
+
+Rule: TypeAlias = Callable[[Tensor], Tensor]
+"""Clocks of a grid, `(steps + 1,)`, to the weights of each step, `(steps, order)`, latest first."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a denoiser says of the clean record, for one leaf.
+
+    Arguments:
+        value: The statistic of p(x_0 given x_t) that the process needs, `(rows, *estimate)`.
+        extras: More of it, by name: a variance, a confidence.
+    """
+
+    value: Tensor
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+Estimates: TypeAlias = Any
+"""An `Estimate` for one leaf, a mapping of them for a product."""
+
+
+class Process(nn.Module, ABC):
+    """What every process offers."""
+
+    @abstractmethod
+    def offers(self, contract: type[Process]) -> bool:
+        """Whether the process meets this contract (a product does if all its leaves do)."""
+
+    @abstractmethod
+    def bind(self, batch: Batch) -> Self:
+        """The process with the batch's layout, given entries, dtype and device."""
+
+    @abstractmethod
+    def prior(self, random: Randomness) -> State:
+        """A draw from the law at t = 1; given entries have their values."""
+
+    @abstractmethod
+    def prior_log_prob(self, x_1: State) -> State:
+        """Log density of the prior, per row."""
+
+    @abstractmethod
+    def times(self, t: Any) -> Any:
+        """The times as the leaves see them: given entries are at `CLEAN`."""
+
+    @abstractmethod
+    def clock(self, t: Any) -> Any:
+        """The time that networks and weights see, of the shape of t."""
+
+    @abstractmethod
+    def diffuse(self, x_0: State, t: Any, random: Randomness) -> State:
+        """A draw of q(x_t | x_0), differentiable in x_0 and the schedule on R^n."""
+
+    @abstractmethod
+    def encode(self, x_t: State, t: Any) -> State:
+        """The network's input."""
+
+    @abstractmethod
+    def decode(self, output: State, x_t: State, t: Any) -> Estimates:
+        """The estimate that a network's output stands for."""
+
+    @abstractmethod
+    def loss(self, estimate: Estimates, x_0: State, x_t: State, t: Any) -> State:
+        """Error of an estimate, unweighted, per row."""
+
+    @abstractmethod
+    def plan(self, times: Tensor, eta: float) -> Sequence[Coefficients]:
+        """All coefficients of a grid `(steps + 1,)`, one entry per step, made before the loop."""
+
+    @abstractmethod
+    def step(
+        self, x_t: State, estimate: Estimates, coefficients: Coefficients, random: Randomness
+    ) -> State:
+        """A draw of x_s given x_t and the estimate."""
+
+    @abstractmethod
+    def weights(self, rule: Rule, times: Tensor) -> Sequence[Any]:
+        """The weights that a multistep rule has on a grid, in the clock of each leaf."""
+
+    @abstractmethod
+    def combine(
+        self, history: Sequence[tuple[State, Estimates]], weights: Any, x_t: State
+    ) -> Estimates:
+        """One effective estimate at x_t from past pairs (x, estimate), latest first."""
+
+
+class Markov(Process, ABC):
+    """A process with a forward kernel between any two times."""
+
+    @abstractmethod
+    def corrupt(self, x_s: State, s: Any, t: Any, random: Randomness) -> State:
+        """A draw of q(x_t | x_s) for s <= t."""
+
+
+class Tractable(Markov, ABC):
+    """A process with densities: the exact denoiser and the bound follow from it.
+
+    What is returned per row sums over the rows of a sample to the sample's value.
+    """
+
+    @abstractmethod
+    def log_prob(self, x_t: State, x_0: State, t: Any) -> State:
+        """Log q(x_t | x_0); at `CLEAN` zero where they are equal and -inf elsewhere."""
+
+    @abstractmethod
+    def oracle(self, x_0: State, x_t: State, t: Any) -> Estimates:
+        """The estimate when x_0 is known."""
+
+    @abstractmethod
+    def mean(self, estimates: Estimates, weights: Any, rows: Any) -> Estimates:
+        """Posterior mean of many estimates.
+
+        Arguments:
+            estimates: Estimates of any number of rows.
+            weights: Posterior weight of each of those, `(n,)` per leaf; they sum to one per row.
+            rows: The row of this process that each belongs to, `(n,)` per leaf.
+        """
+
+    @abstractmethod
+    def divergence(
+        self, oracle: Estimates, estimate: Estimates, x_t: State, coefficients: Coefficients
+    ) -> State:
+        """KL in nats between the step's kernels at the oracle and at the estimate, per row."""
+
+    @abstractmethod
+    def prior_divergence(self, x_0: State) -> State:
+        """KL in nats of q(x_1 | x_0) from the prior, per row."""
+
+    @abstractmethod
+    def reconstruction(self, estimate: Estimates, x_0: State, x_t: State, t: Any) -> State:
+        """-log p(x_0 | x_t) of the last step at the estimate, in nats, per row."""
+
+    @abstractmethod
+    def reverse_log_prob(
+        self, x_s: State, x_t: State, estimate: Estimates, coefficients: Coefficients
+    ) -> State:
+        """Log density of `step`'s draw, per row."""

@@ -1,0 +1,216 @@
+r"""The Gaussian process on R^n or on a linear subspace of it.
+
+x_t = alpha_t x_0 + sigma_t z. The estimate is the posterior mean E[x_0 | x_t]. From t to s,
+with f = eta^2 (1 - SNR_t / SNR_s),
+
+    x_s = alpha_s x_0 + (sigma_s / sigma_t) sqrt(1 - f) (x_t - alpha_t x_0) + sigma_s sqrt(f) z,
+
+which is DDIM at eta = 0, the Bayes kernel q(x_s | x_t, x_0) at eta = 1, and exact at the ends
+(alpha_t = 0, sigma_s = 0). It also runs backwards (s > t) at eta = 0: encoding.
+
+References:
+    Denoising Diffusion Probabilistic Models (Ho et al., 2020), eqs. 4-7.
+    https://arxiv.org/abs/2006.11239
+    Denoising Diffusion Implicit Models (Song et al., 2021), eqs. 7, 12, 16.
+    https://arxiv.org/abs/2010.02502
+    Variational Diffusion Models (Kingma et al., 2021), eqs. 30-33. https://arxiv.org/abs/2107.00630
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from structdiff.parameterisations import Data, Parameterisation
+from structdiff.processes.base import Estimate, Tractable
+from structdiff.processes.leaf import Leaf, sum_event
+from structdiff.random import Randomness
+from structdiff.schedules import Schedule
+from structdiff.spaces import Euclidean, Subspace
+
+__all__ = ["Gaussian", "GaussianStep"]
+
+
+class GaussianStep(NamedTuple):
+    """x_s = keep x_t + data x_0 + noise z."""
+
+    keep: Tensor
+    data: Tensor
+    noise: Tensor
+    stochastic: bool
+
+
+class Gaussian(Leaf, Tractable):
+    """Gaussian noise.
+
+    Arguments:
+        schedule: Time to noise level.
+        parameterisation: What the network predicts; x_0 by default.
+        event: Shape of one row.
+        space: The subspace that the rows of a sample live in; all of R^n by default.
+
+    Example:
+        >>> from structdiff.schedules import Cosine
+        >>> from structdiff.batch import Batch
+        >>> from structdiff.random import Generator
+        >>> process = Gaussian(Cosine(), event=(2,)).bind(Batch.of(torch.zeros(3, 2)))
+        >>> process.prior(Generator(0)).shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        parameterisation: Parameterisation | None = None,
+        *,
+        event: Sequence[int] = (),
+        space: Subspace | None = None,
+    ) -> None:
+        super().__init__(schedule, event)
+        self.parameterisation = parameterisation or Data()
+        self.space = space or Euclidean()
+
+    def project(self, x: Tensor) -> Tensor:
+        """Projection to the subspace."""
+        return self.space.project(x, self.layout, self.held_rows)
+
+    def draw(self, random: Randomness) -> Tensor:
+        """A standard normal of the subspace, `(rows, *event)`."""
+        shape = (self.layout.rows, *self.event)
+        return self.project(random.normal(shape, self.known.dtype, self.known.device))
+
+    def prior(self, random: Randomness) -> Tensor:
+        """N(0, sigma_1^2)."""
+        end = self.level(torch.ones(()), self.known)
+        return self.hold(end.sigma * self.draw(random))
+
+    def prior_log_prob(self, x_1: Tensor) -> Tensor:
+        """Log density of N(0, sigma_1^2) in the subspace."""
+        return self.log_normal(x_1, self.level(torch.ones(()), x_1).sigma)
+
+    def log_normal(self, residual: Tensor, sigma: Tensor) -> Tensor:
+        """Log density of a centred normal of the subspace, per row."""
+        share = self.space.dimensions(residual, self.layout, self.held_rows)
+        log_sigma = torch.log(sigma)
+        if sigma.ndim > 1:  # entries of a row may have their own times
+            log_sigma = log_sigma.expand_as(residual).flatten(1).mean(1)
+        squares = sum_event(self.free((residual / sigma) ** 2))
+        return -0.5 * squares - share * (log_sigma + 0.5 * math.log(2 * math.pi))
+
+    def diffuse(self, x_0: Tensor, t: Tensor, random: Randomness) -> Tensor:
+        """alpha_t x_0 + sigma_t z."""
+        level = self.level(t, x_0)
+        return level.alpha * x_0 + level.sigma * self.draw(random)
+
+    def corrupt(self, x_s: Tensor, s: Tensor, t: Tensor, random: Randomness) -> Tensor:
+        """(alpha_t / alpha_s) x_s + sigma_{t|s} z."""
+        past, level = self.level(s, x_s), self.level(t, x_s)
+        ratio = level.alpha / past.alpha
+        fresh = level.sigma * torch.sqrt(-torch.expm1(2 * (level.clock - past.clock)))
+        return ratio * x_s + fresh * self.draw(random)
+
+    def encode(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The parameterisation's input."""
+        level = self.level(t, x_t)
+        return self.parameterisation.encode(x_t, level.alpha, level.sigma)
+
+    def decode(self, output: Tensor, x_t: Tensor, t: Tensor) -> Estimate:
+        """The posterior mean that the output stands for, in the subspace."""
+        level = self.level(t, x_t)
+        x_0 = self.parameterisation.decode(output, x_t, level.alpha, level.sigma)
+        return Estimate(self.hold(self.project(x_0)))
+
+    def oracle(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Estimate:
+        """x_0."""
+        del x_t, t
+        return Estimate(x_0)
+
+    def mean(self, estimates: Estimate, weights: Tensor, rows: Tensor) -> Estimate:
+        """Weighted mean of the points."""
+        return Estimate(self.pool(estimates.value, weights, rows))
+
+    def loss(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Squared error of x_0, summed over the event."""
+        del x_t, t
+        return sum_event(self.free((estimate.value - x_0) ** 2))
+
+    def plan(self, times: Tensor, eta: float) -> Sequence[GaussianStep]:
+        """keep, data, noise of every step."""
+        level = self.schedule(times)
+        alpha_t, alpha_s = level.alpha[:-1], level.alpha[1:]
+        # From a noiseless time nothing is known of the noise: keep none of it.
+        ratio = torch.where(level.sigma[:-1] > 0, level.sigma[1:] / level.sigma[:-1], 0.0)
+        fresh = -(eta**2) * torch.expm1(2 * (level.clock[:-1] - level.clock[1:]))
+        fresh = torch.where(level.clock[:-1] == level.clock[1:], 0.0, fresh)
+        keep = ratio * torch.sqrt(1 - fresh)
+        noise = level.sigma[1:] * torch.sqrt(fresh)
+        data = alpha_s - alpha_t * keep
+        stochastic = noise.gt(0).flatten(1).any(1) if noise.ndim > 1 else noise > 0
+        move = [value.to(self.known.device, self.known.dtype) for value in (keep, data, noise)]
+        return [
+            GaussianStep(*values, flag)
+            for *values, flag in zip(*(value.unbind() for value in move), stochastic.tolist(), strict=True)
+        ]
+
+    def move(
+        self, x_t: Tensor, estimate: Estimate, coefficients: GaussianStep, random: Randomness
+    ) -> Tensor:
+        """keep x_t + data x_0 + noise z."""
+        x_s = coefficients.keep * x_t + coefficients.data * estimate.value
+        return x_s + coefficients.noise * self.draw(random) if coefficients.stochastic else x_s
+
+    def combine(
+        self,
+        history: Sequence[tuple[Tensor, Estimate]],
+        weights: Sequence[Tensor],
+        x_t: Tensor,
+    ) -> Estimate:
+        """Weighted sum of the means."""
+        del x_t
+        if len(weights) == 1:
+            return history[0][1]
+        pairs = zip(weights, history, strict=False)
+        return Estimate(sum((w * past.value for w, (_, past) in pairs), torch.zeros(())))
+
+    def log_prob(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
+        """Log density of N(alpha_t x_0, sigma_t^2) in the subspace, per row."""
+        level = self.level(t, x_t)
+        clean = level.sigma == 0
+        log_density = self.log_normal(
+            torch.where(clean, 0.0, x_t - level.alpha * x_0), torch.where(clean, 1.0, level.sigma)
+        )
+        same = sum_event(((x_t - x_0).abs() > 0) & clean) == 0
+        at_points = clean.flatten(1).any(1) if clean.ndim > 1 else clean
+        density = torch.where(at_points, 0.0, log_density)
+        return torch.where(same, density, -torch.inf)
+
+    def reverse_log_prob(
+        self, x_s: Tensor, x_t: Tensor, estimate: Estimate, coefficients: GaussianStep
+    ) -> Tensor:
+        """Log density of the step's normal, per row."""
+        mean = coefficients.keep * x_t + coefficients.data * estimate.value
+        return self.log_normal(x_s - mean, coefficients.noise)
+
+    def divergence(
+        self, oracle: Estimate, estimate: Estimate, x_t: Tensor, coefficients: GaussianStep
+    ) -> Tensor:
+        """KL of two normals of one variance."""
+        del x_t
+        gap = (coefficients.data / coefficients.noise) * (oracle.value - estimate.value)
+        return 0.5 * sum_event(self.free(gap**2))
+
+    def prior_divergence(self, x_0: Tensor) -> Tensor:
+        """alpha_1^2 |x_0|^2 / (2 sigma_1^2)."""
+        end = self.level(torch.ones(()), x_0)
+        return 0.5 * sum_event(self.free((end.alpha / end.sigma * x_0) ** 2))
+
+    def reconstruction(
+        self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor
+    ) -> Tensor:
+        """-log N(x_0; estimate, (sigma_t / alpha_t)^2), per row."""
+        level = self.level(t, x_t)
+        return -self.log_normal(x_0 - estimate.value, level.sigma / level.alpha)

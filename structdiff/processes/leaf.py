@@ -1,0 +1,134 @@
+"""What the processes of one leaf share: binding, given entries, schedules, event sums."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor
+
+from structdiff.batch import Batch
+from structdiff.layout import Layout
+from structdiff.processes.base import Process, Rule
+from structdiff.random import Randomness
+from structdiff.schedules import CLEAN, Level, Schedule
+
+__all__ = ["Leaf", "expand", "sum_event"]
+
+
+def expand(coefficient: Tensor, x: Tensor) -> Tensor:
+    """Append axes to a coefficient, `()`, `(rows,)` or `(rows, *event)`, to broadcast against x."""
+    missing = x.ndim - coefficient.ndim
+    if coefficient.ndim == 0 or missing <= 0:
+        return coefficient
+    return coefficient.reshape(*coefficient.shape, *(1,) * missing)
+
+
+def sum_event(x: Tensor) -> Tensor:
+    """Sum over all axes but the first."""
+    return x.flatten(1).sum(1) if x.ndim > 1 else x
+
+
+class Leaf(Process, ABC):
+    """A process of one leaf.
+
+    Arguments:
+        schedule: Time to noise level.
+        event: Shape of one row.
+    """
+
+    layout: Layout
+    known: Tensor
+    held: Tensor | None
+
+    def __init__(self, schedule: Schedule, event: Sequence[int]) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.event = tuple(event)
+
+    @final
+    def offers(self, contract: type[Process]) -> bool:
+        """Whether this class meets the contract."""
+        return isinstance(self, contract)
+
+    @final
+    def bind(self, batch: Batch) -> Self:
+        """A shallow copy that knows the rows of the batch's one leaf.
+
+        Raises:
+            ValueError: If the batch has several leaves or the event's shape differs.
+        """
+        (name,) = batch.leaves if len(batch.leaves) == 1 else (None,)
+        if name is None:
+            msg = f"a process of one leaf was given {sorted(batch.leaves)}: use Product({{...}})"
+            raise ValueError(msg)
+        known = batch.leaves[name]
+        if tuple(known.shape[1:]) != self.event:
+            msg = f"leaf {name!r} has rows of shape {tuple(known.shape[1:])}, but its process expects event {self.event}"
+            raise ValueError(msg)
+        bound = object.__new__(type(self))
+        bound.__dict__.update(self.__dict__)
+        bound.__dict__.update(layout=batch.layouts[name], known=known, held=batch.given.get(name))
+        return bound
+
+    @property
+    @final
+    def held_rows(self) -> Tensor | None:
+        """Rows with any given entry, `(rows,)`, or None."""
+        if self.held is None or self.held.ndim == 1:
+            return self.held
+        return self.held.flatten(1).any(1)
+
+    @final
+    def hold(self, x: Tensor) -> Tensor:
+        """x with the given entries at their known values."""
+        return x if self.held is None else torch.where(expand(self.held, x), self.known, x)
+
+    @final
+    def free(self, per_entry: Tensor) -> Tensor:
+        """Zero where an entry is given: it has no law to be measured."""
+        return per_entry if self.held is None else per_entry * ~expand(self.held, per_entry)
+
+    @final
+    def pool(self, x: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
+        """Weighted sum of the x that belong to each row of this leaf."""
+        total = x.new_zeros(self.layout.rows, *x.shape[1:])
+        return total.index_add(0, rows, expand(weights.to(x.dtype), x) * x)
+
+    @final
+    def times(self, t: Tensor) -> Tensor:
+        """t, and `CLEAN` at given entries."""
+        if self.held is None:
+            return t
+        return torch.where(self.held, CLEAN, t if t.ndim == 0 else expand(t, self.held))
+
+    @final
+    def clock(self, t: Tensor) -> Tensor:
+        """log(alpha / sigma), in float32 or the precision of t if higher."""
+        return self.schedule(t).clock.to(torch.promote_types(t.dtype, torch.float32))
+
+    @final
+    def level(self, t: Tensor, x: Tensor) -> Level:
+        """alpha, sigma and clock in the dtype of x, shaped to broadcast against it."""
+        level = self.schedule(t)
+        return Level(*(expand(value.to(x.device, x.dtype), x) for value in level))
+
+    @final
+    def weights(self, rule: Rule, times: Tensor) -> Sequence[tuple[Tensor, ...]]:
+        """Weights of each step without trailing zeros, as 0-dim tensors."""
+        matrix = rule(self.schedule(times).clock)
+        used = [max(1, int(torch.nonzero(row).max()) + 1) for row in matrix]
+        dtype = self.known.dtype if self.known.is_floating_point() else torch.float32
+        matrix = matrix.to(self.known.device, dtype)
+        return [tuple(row[:n].unbind()) for row, n in zip(matrix, used, strict=True)]
+
+    @final
+    def step(self, x_t: Tensor, estimate: Any, coefficients: Any, random: Randomness) -> Tensor:
+        """One step; given entries stay."""
+        return self.hold(self.move(x_t, estimate, coefficients, random))
+
+    @abstractmethod
+    def move(self, x_t: Tensor, estimate: Any, coefficients: Any, random: Randomness) -> Tensor:
+        """A draw of x_s as if nothing were given."""

@@ -1,0 +1,218 @@
+r"""A product of processes is a process.
+
+States, estimates, times and coefficients are mappings from leaf to that of the leaf; the noise
+of the leaves is independent given x_0. A scalar time is shared by all leaves; a mapping gives each
+leaf its own. What a product offers is what all its leaves offer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from structdiff.batch import Batch
+from structdiff.layout import Layout
+from structdiff.processes.base import Markov, Process, Rule, Tractable
+from structdiff.random import Randomness
+
+__all__ = ["Product"]
+
+Record = Mapping[str, Any]
+
+
+class Product(Process):
+    """Several leaves, one process each.
+
+    `Product(leaves)` is itself Markov or Tractable when all its leaves are.
+
+    Arguments:
+        leaves: Name to process.
+
+    Raises:
+        ValueError: If there are no leaves.
+
+    Example:
+        >>> from structdiff.processes import Categorical, Gaussian, Tractable, absorbing
+        >>> from structdiff.schedules import Cosine, Flow
+        >>> process = Product({
+        ...     "position": Gaussian(Cosine(), event=(3,)),
+        ...     "element": Categorical(Flow(), absorbing(5)),
+        ... })
+        >>> process.offers(Tractable)
+        True
+    """
+
+    def __new__(cls, leaves: Mapping[str, Process]) -> Self:
+        """The most capable product that the leaves allow."""
+        chosen: type[Product] = cls
+        if cls is Product and all(leaf.offers(Tractable) for leaf in leaves.values()):
+            chosen = _TractableProduct
+        elif cls is Product and all(leaf.offers(Markov) for leaf in leaves.values()):
+            chosen = _MarkovProduct
+        return object.__new__(chosen)  # type: ignore[return-value]
+
+    def __init__(self, leaves: Mapping[str, Process]) -> None:
+        super().__init__()
+        if not leaves:
+            msg = "a product needs at least one leaf: Product({'name': process})"
+            raise ValueError(msg)
+        self.leaves = nn.ModuleDict(dict(leaves))
+        self._leaves = dict(leaves)
+        self._addresses: dict[str, tuple[Tensor, Layout]] = {}
+
+    def offers(self, contract: type[Process]) -> bool:
+        """Whether all leaves meet the contract."""
+        return isinstance(self, contract)
+
+    def bind(self, batch: Batch) -> Self:
+        """Bind each leaf to its leaf of the batch.
+
+        Raises:
+            ValueError: If names differ.
+        """
+        if batch.leaves.keys() != self._leaves.keys():
+            msg = f"the process has leaves {sorted(self._leaves)}, the batch {sorted(batch.leaves)}: they must agree"
+            raise ValueError(msg)
+        bound = object.__new__(type(self))
+        bound.__dict__.update(self.__dict__)
+        bound.__dict__["_leaves"] = {
+            name: leaf.bind(batch.only(name)) for name, leaf in self._leaves.items()
+        }
+        bound.__dict__["_addresses"] = {
+            name: (batch.ids, layout) for name, layout in batch.layouts.items()
+        }
+        return bound
+
+    def _each(self, call: Callable[[str, Any], Any]) -> dict[str, Any]:
+        return {name: call(name, leaf) for name, leaf in self._leaves.items()}
+
+    def _random(self, random: Randomness, name: str) -> Randomness:
+        ids, layout = self._addresses[name]
+        return random.scoped(leaf=name, ids=ids, layout=layout)
+
+    def prior(self, random: Randomness) -> Record:
+        """Independent priors."""
+        return self._each(lambda n, p: p.prior(self._random(random, n)))
+
+    def prior_log_prob(self, x_1: Record) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.prior_log_prob(x_1[n]))
+
+    def times(self, t: Any) -> Record:
+        """A time per leaf, from one for all or from a mapping."""
+        return self._each(lambda n, p: p.times(t[n] if isinstance(t, Mapping) else t))
+
+    def clock(self, t: Any) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.clock(t[n]))
+
+    def diffuse(self, x_0: Record, t: Any, random: Randomness) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.diffuse(x_0[n], t[n], self._random(random, n)))
+
+    def encode(self, x_t: Record, t: Any) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.encode(x_t[n], t[n]))
+
+    def decode(self, output: Record, x_t: Record, t: Any) -> Record:
+        """Per leaf.
+
+        Raises:
+            ValueError: If the network left out a leaf.
+        """
+        missing = self._leaves.keys() - output.keys()
+        if missing:
+            msg = f"the network returned {sorted(output)}, but the process also needs {sorted(missing)}"
+            raise ValueError(msg)
+        return self._each(lambda n, p: p.decode(output[n], x_t[n], t[n]))
+
+    def loss(self, estimate: Record, x_0: Record, x_t: Record, t: Any) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.loss(estimate[n], x_0[n], x_t[n], t[n]))
+
+    def plan(self, times: Any, eta: float) -> Sequence[Record]:
+        """Per step, a mapping of the leaves' coefficients; `times` may be one grid per leaf."""
+        return _transpose(
+            self._each(lambda n, p: p.plan(times[n] if isinstance(times, Mapping) else times, eta))
+        )
+
+    def step(
+        self, x_t: Record, estimate: Record, coefficients: Record, random: Randomness
+    ) -> Record:
+        """Per leaf."""
+        return self._each(
+            lambda n, p: p.step(x_t[n], estimate[n], coefficients[n], self._random(random, n))
+        )
+
+    def weights(self, rule: Rule, times: Any) -> Sequence[Record]:
+        """Per step, a mapping of the leaves' weights."""
+        return _transpose(
+            self._each(
+                lambda n, p: p.weights(rule, times[n] if isinstance(times, Mapping) else times)
+            )
+        )
+
+    def combine(
+        self, history: Sequence[tuple[Record, Record]], weights: Record, x_t: Record
+    ) -> Record:
+        """Per leaf."""
+        return self._each(
+            lambda n, p: p.combine([(x[n], past[n]) for x, past in history], weights[n], x_t[n])
+        )
+
+
+class _MarkovProduct(Product, Markov):
+    """A product of Markov processes."""
+
+    def corrupt(self, x_s: Record, s: Any, t: Any, random: Randomness) -> Record:
+        """Per leaf."""
+        return self._each(
+            lambda n, p: p.corrupt(x_s[n], s[n], t[n], self._random(random, n))
+        )
+
+
+class _TractableProduct(_MarkovProduct, Tractable):
+    """A product of processes with densities."""
+
+    def log_prob(self, x_t: Record, x_0: Record, t: Any) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.log_prob(x_t[n], x_0[n], t[n]))
+
+    def oracle(self, x_0: Record, x_t: Record, t: Any) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.oracle(x_0[n], x_t[n], t[n]))
+
+    def mean(self, estimates: Record, weights: Record, rows: Record) -> Record:
+        """Per leaf; the weights are those of whole records, spread to rows."""
+        return self._each(lambda n, p: p.mean(estimates[n], weights[n], rows[n]))
+
+    def divergence(
+        self, oracle: Record, estimate: Record, x_t: Record, coefficients: Record
+    ) -> Record:
+        """Per leaf."""
+        return self._each(
+            lambda n, p: p.divergence(oracle[n], estimate[n], x_t[n], coefficients[n])
+        )
+
+    def prior_divergence(self, x_0: Record) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.prior_divergence(x_0[n]))
+
+    def reconstruction(self, estimate: Record, x_0: Record, x_t: Record, t: Any) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.reconstruction(estimate[n], x_0[n], x_t[n], t[n]))
+
+    def reverse_log_prob(
+        self, x_s: Record, x_t: Record, estimate: Record, coefficients: Record
+    ) -> Record:
+        """Per leaf."""
+        return self._each(
+            lambda n, p: p.reverse_log_prob(x_s[n], x_t[n], estimate[n], coefficients[n])
+        )
+
+
+def _transpose(plans: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """One sequence per leaf to one mapping per step."""
+    return [dict(zip(plans, steps, strict=True)) for steps in zip(*plans.values(), strict=True)]

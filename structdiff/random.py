@@ -1,0 +1,105 @@
+"""Where noise comes from.
+
+No part of the library calls a global generator: whoever draws is handed a `Randomness`. A draw
+has an *address*: the sample's id, the row inside its sample, the leaf, the step of the walk and
+the draw's index within the step. `scoped` narrows a source to an address; how much of the
+address a source uses is its own choice. `Generator` uses none (one stream, fastest); a
+counter-based source uses all of it, and then gives the same noise alone and in any batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from structdiff.layout import Layout
+
+__all__ = ["Generator", "Randomness"]
+
+
+class Randomness(ABC):
+    """A source of uniform and normal numbers."""
+
+    @abstractmethod
+    def normal(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+        """Independent standard normal numbers; the first axis is rows."""
+
+    @abstractmethod
+    def uniform(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+        """Independent numbers, uniform in [0, 1); the first axis is rows."""
+
+    @abstractmethod
+    def scoped(
+        self,
+        *,
+        leaf: str | None = None,
+        step: int | None = None,
+        ids: Tensor | None = None,
+        layout: Layout | None = None,
+    ) -> Randomness:
+        """The source at a narrower address.
+
+        Arguments:
+            leaf: Name of the leaf that is drawn.
+            step: Number of the step in the walk or of the update in training.
+            ids: Id of each sample, `(samples,)`.
+            layout: Which sample each row belongs to, and so its index inside it.
+        """
+
+    @abstractmethod
+    def state(self) -> Tensor:
+        """Everything needed to go on from here, as one uint8 tensor on the CPU."""
+
+    @abstractmethod
+    def restore(self, state: Tensor) -> None:
+        """Go on from a state that `state` gave."""
+
+
+class Generator(Randomness):
+    """One stream of torch's generator; addresses are not used.
+
+    Arguments:
+        seed: Start of the stream.
+        device: Device that draws; results on another device are drawn here and moved.
+
+    Example:
+        >>> Generator(0).normal((2,), torch.float32, "cpu")
+        tensor([ 1.5410, -0.2934])
+    """
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self.generator = torch.Generator(device=device)
+        self.generator.manual_seed(seed)
+
+    def normal(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+        """Independent standard normal numbers."""
+        source = self.generator
+        return torch.randn(*shape, generator=source, dtype=dtype, device=source.device).to(device)
+
+    def uniform(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+        """Independent numbers, uniform in [0, 1)."""
+        source = self.generator
+        return torch.rand(*shape, generator=source, dtype=dtype, device=source.device).to(device)
+
+    def scoped(
+        self,
+        *,
+        leaf: str | None = None,
+        step: int | None = None,
+        ids: Tensor | None = None,
+        layout: Layout | None = None,
+    ) -> Generator:
+        """The same stream, whatever the address."""
+        del leaf, step, ids, layout
+        return self
+
+    def state(self) -> Tensor:
+        """The generator's state."""
+        return self.generator.get_state()
+
+    def restore(self, state: Tensor) -> None:
+        """Set the generator's state."""
+        self.generator.set_state(state)

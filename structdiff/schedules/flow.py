@@ -1,0 +1,72 @@
+r"""Schedules with alpha + sigma = 1: straight paths, and the survival of a chain.
+
+On R^n, `x_t = (1 - t) x_0 + t z` is the rectified flow. On classes a row survives with
+probability alpha and is redrawn with probability sigma = 1 - alpha, so `log(alpha / sigma)` is
+the chain's clock.
+
+References:
+    Flow Matching for Generative Modeling (Lipman et al., 2023). https://arxiv.org/abs/2210.02747
+    Structured Denoising Diffusion Models in Discrete State-Spaces (Austin et al., 2021).
+    https://arxiv.org/abs/2107.03006
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from structdiff.schedules.base import Schedule
+
+__all__ = ["Flow", "Survival"]
+
+
+class Flow(Schedule):
+    """`alpha = 1 - t`, `sigma = t`.
+
+    Example:
+        >>> Flow().alpha(torch.tensor(0.25)).item()
+        0.75
+    """
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """log(1 - t)."""
+        return torch.log1p(-t)
+
+    def log_sigma(self, t: Tensor) -> Tensor:
+        """Log t."""
+        return torch.log(t)
+
+
+class Survival(Schedule):
+    """alpha^2 of a variance-preserving schedule, for a chain that keeps a row with that probability.
+
+    D3PM and multinomial diffusion state their betas so: the product of (1 - beta) is the
+    probability of survival, where a Gaussian's alpha is its square root.
+
+    Arguments:
+        schedule: A schedule with alpha^2 + sigma^2 = 1.
+
+    Raises:
+        ValueError: If the schedule does not preserve the variance.
+
+    Example:
+        >>> from structdiff.schedules import Cosine
+        >>> round(Survival(Cosine()).alpha(torch.tensor(0.5)).item(), 5)
+        0.49384
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        level = schedule(torch.linspace(0, 1, 11))
+        if not torch.allclose(level.alpha**2 + level.sigma**2, torch.ones(11).double()):
+            msg = "schedule must preserve the variance (alpha^2 + sigma^2 = 1); Flow needs no wrapper"
+            raise ValueError(msg)
+        self.schedule = schedule
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """Log alpha^2."""
+        return 2 * self.schedule.log_alpha(t)
+
+    def log_sigma(self, t: Tensor) -> Tensor:
+        """log(1 - alpha^2)."""
+        return 2 * self.schedule.log_sigma(t)
