@@ -120,20 +120,24 @@ class Batch:
         """The same batch with these entries held."""
         return replace(self, given=dict(given))
 
-    def select(self, samples: Sequence[int]) -> Batch:
-        """The batch of these samples, in this order (edge leaves are not supported here)."""
-        index = {
-            name: torch.cat([torch.nonzero(layout.sample == i).flatten() for i in samples])
-            for name, layout in self.layouts.items()
-        }
-        chosen = torch.as_tensor(list(samples), device=self.device)
+    def select(self, samples: Sequence[int] | Tensor) -> Batch:
+        """The batch of these samples, in this order.
+
+        Raises:
+            ValueError: If a leaf has edge rows, whose nodes would have to be renumbered.
+        """
+        if any(layout.nodes is not None for layout in self.layouts.values()):
+            msg = "samples of a batch with edge rows cannot be selected: build the batch from them"
+            raise ValueError(msg)
+        index = torch.as_tensor(samples, device=self.device)
+        rows = {name: layout.rows_of(index) for name, layout in self.layouts.items()}
         return Batch(
-            {name: x[index[name]] for name, x in self.leaves.items()},
-            {n: Layout.ragged([v.counts[i] for i in samples], self.device) for n, v in self.layouts.items()},
-            {name: value[chosen] for name, value in self.condition.items()},
-            {name: value[chosen] for name, value in self.present.items()},
-            {name: mask[index[name]] for name, mask in self.given.items()},
-            self.ids[chosen],
+            {name: x[rows[name]] for name, x in self.leaves.items()},
+            {name: layout.select(index) for name, layout in self.layouts.items()},
+            {name: value[index] for name, value in self.condition.items()},
+            {name: value[index] for name, value in self.present.items()},
+            {name: mask[rows[name]] for name, mask in self.given.items()},
+            self.ids[index],
         )
 
     def to(self, device: torch.device | str) -> Batch:

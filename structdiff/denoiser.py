@@ -20,7 +20,10 @@ from torch import Tensor, nn
 from structdiff.batch import Batch
 from structdiff.processes.base import Estimate, Process
 
-__all__ = ["Backbone", "Denoiser", "NetworkDenoiser"]
+__all__ = ["LIMIT", "Backbone", "Denoiser", "NetworkDenoiser"]
+
+LIMIT = 20.0
+"""Networks see clocks inside +-LIMIT: pure noise and clean rows have infinite ones."""
 
 
 class Backbone(Protocol):
@@ -36,7 +39,8 @@ class Backbone(Protocol):
 
         Arguments:
             batch: Encoded noisy leaves with layouts, conditions and given masks.
-            clock: Each leaf's clock, `()`, `(rows,)` or `(rows, *event)`; +inf where it is clean.
+            clock: Each leaf's clock, `()`, `(rows,)` or `(rows, *event)`;
+                within +-LIMIT, the upper end where it is clean.
             previous: Values of the previous estimate, or None.
         """
         ...
@@ -85,5 +89,6 @@ class NetworkDenoiser(Denoiser):
         values = None
         if self.self_conditioning and previous is not None:
             values = {name: estimate.value.detach() for name, estimate in previous.items()}
-        output = self.backbone(seen, process.clock(t), values)
+        clock = {name: value.clamp(-LIMIT, LIMIT) for name, value in process.clock(t).items()}
+        output = self.backbone(seen, clock, values)
         return process.decode(output, batch.leaves, t)

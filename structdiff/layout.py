@@ -84,6 +84,19 @@ class Layout:
         start = torch.cumsum(self.size, 0) - self.size
         return torch.arange(self.rows, device=self.sample.device) - start[self.sample]
 
+    def rows_of(self, samples: Tensor) -> Tensor:
+        """Indices of the rows of these samples, one sample after the other."""
+        size = self.size
+        start = torch.cumsum(size, 0) - size
+        count = size[samples]
+        ends = torch.cumsum(count, 0)
+        offset = torch.repeat_interleave(start[samples] - (ends - count), count)
+        return offset + torch.arange(offset.shape[0], device=offset.device)
+
+    def select(self, samples: Tensor) -> Layout:
+        """The layout of these samples, in this order."""
+        return Layout.ragged([self.counts[i] for i in samples.tolist()], self.sample.device)
+
     def sum(self, x: Tensor) -> Tensor:
         """Sum of the rows of each sample, `(rows, *event)` to `(samples, *event)`."""
         return x.new_zeros(self.samples, *x.shape[1:]).index_add(0, self.sample, x)

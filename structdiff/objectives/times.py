@@ -12,7 +12,6 @@ References:
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from typing import final
 
@@ -63,18 +62,21 @@ class UniformTimes(TimeDistribution):
 
 
 class NormalClock(TimeDistribution):
-    """log(sigma / alpha) is normal, cut at the schedule's ends (EDM training).
+    """log(sigma / alpha) is normal, truncated to the schedule's range (EDM training).
 
     Arguments:
         schedule: The schedule that turns noise levels into times.
-        mean: Mean of log(sigma / alpha), -1.2 in the paper.
+        mean: Mean of log(sigma / alpha) before truncation, -1.2 in the paper.
         std: Its standard deviation, 1.2 in the paper.
     """
 
     def __init__(self, schedule: Schedule, mean: float = -1.2, std: float = 1.2) -> None:
         self.schedule, self.mean, self.std = schedule, mean, std
+        ends = -schedule(torch.tensor([0.0, 1.0])).clock
+        self.ends = torch.special.ndtr((ends - mean) / std)
 
     def quantile(self, u: Tensor) -> Tensor:
         """Normal quantiles read as clocks."""
-        normal = math.sqrt(2) * torch.erfinv(2 * u.clamp(1e-9, 1 - 1e-9) - 1)
+        inside = self.ends[0] + u * (self.ends[1] - self.ends[0])
+        normal = torch.special.ndtri(inside.clamp(1e-12, 1 - 1e-12))
         return self.schedule.time(-(self.mean + self.std * normal))

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from structdiff.batch import Batch
@@ -61,6 +62,10 @@ class Process(nn.Module, ABC):
     @abstractmethod
     def bind(self, batch: Batch) -> Self:
         """The process with the batch's layout, given entries, dtype and device."""
+
+    @abstractmethod
+    def empty(self, rows: Any, device: torch.device | str = "cpu") -> State:
+        """A placeholder state of that many rows (per leaf), to bind a batch that is to be drawn."""
 
     @abstractmethod
     def prior(self, random: Randomness) -> State:

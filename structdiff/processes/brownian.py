@@ -79,6 +79,10 @@ class Brownian(Leaf, Tractable):
             raise ValueError(msg)
         return (self.schedule(t).sigma ** 2).to(x.device, x.dtype)
 
+    def state_dtype(self) -> torch.dtype:
+        """The default float."""
+        return torch.get_default_dtype()
+
     def prior(self, random: Randomness) -> Tensor:
         """The uniform law."""
         known = self.known

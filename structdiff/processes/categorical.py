@@ -40,13 +40,16 @@ __all__ = ["Categorical", "CategoricalStep"]
 
 
 class CategoricalStep(NamedTuple):
-    """Levels at both ends of a step, 0-dim float64, and the share eta^2 of the Bayes kernel."""
+    """Levels at both ends of a step, 0-dim float64, the share eta^2 of the Bayes kernel, and
+    whether nothing changes (both ends clean, or both pure noise).
+    """
 
     alpha_t: Tensor
     sigma_t: Tensor
     alpha_s: Tensor
     sigma_s: Tensor
     bayes: float
+    still: bool
 
 
 class Categorical(Leaf, Tractable):
@@ -97,6 +100,10 @@ class Categorical(Leaf, Tractable):
         edges = (edges / edges[-1]).to(uniform.device)
         index = torch.searchsorted(edges, uniform.double(), right=True)
         return index.clamp(max=int(self.symbols) - 1)
+
+    def state_dtype(self) -> torch.dtype:
+        """int64."""
+        return torch.int64
 
     def prior(self, random: Randomness) -> Tensor:
         """The stationary law."""
@@ -167,13 +174,19 @@ class Categorical(Leaf, Tractable):
         """Levels at both ends of every step."""
         level = self.schedule(times)
         alpha, sigma = level.alpha.to(self.known.device), level.sigma.to(self.known.device)
+        still = (level.alpha[:-1] == level.alpha[1:]).tolist()
         ends = zip(alpha[:-1], sigma[:-1], alpha[1:], sigma[1:], strict=True)
-        return [CategoricalStep(*end, float(eta) ** 2) for end in ends]
+        return [
+            CategoricalStep(*end, float(eta) ** 2, flag)
+            for end, flag in zip(ends, still, strict=True)
+        ]
 
     def log_kernel(self, estimate: Estimate, x_t: Tensor, step: CategoricalStep) -> Tensor:
         """Log-probabilities of x_s over the S symbols, `(rows, *event, S)`."""
         log_p = F.pad(estimate.value, (0, self.symbols - self.classes), value=-torch.inf)
         at = x_t.unsqueeze(-1)
+        if step.still:
+            return torch.full_like(log_p, -torch.inf).scatter(-1, at, 0.0)
         if step.bayes == 1:
             return self._log_bayes(log_p, at, step)
         log_carry = self._log_carry(log_p, at, step)
@@ -210,6 +223,8 @@ class Categorical(Leaf, Tractable):
         self, x_t: Tensor, estimate: Estimate, coefficients: CategoricalStep, random: Randomness
     ) -> Tensor:
         """A draw of the kernel by inverse CDF."""
+        if coefficients.still:
+            return x_t
         edges = self.log_kernel(estimate, x_t, coefficients).exp().cumsum(-1)
         uniform = random.uniform(x_t.shape, edges.dtype, x_t.device).unsqueeze(-1)
         index = torch.searchsorted(edges, uniform * edges[..., -1:], right=True)

@@ -83,6 +83,10 @@ class Gaussian(Leaf, Tractable):
         shape = (self.layout.rows, *self.event)
         return self.project(random.normal(shape, self.known.dtype, self.known.device))
 
+    def state_dtype(self) -> torch.dtype:
+        """The default float."""
+        return torch.get_default_dtype()
+
     def prior(self, random: Randomness) -> Tensor:
         """N(0, sigma_1^2)."""
         end = self.level(torch.ones(()), self.known)

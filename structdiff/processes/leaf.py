@@ -73,6 +73,15 @@ class Leaf(Process, ABC):
         bound.__dict__.update(layout=batch.layouts[name], known=known, held=batch.given.get(name))
         return bound
 
+    @final
+    def empty(self, rows: int, device: torch.device | str = "cpu") -> Tensor:
+        """Zeros of the state's dtype."""
+        return torch.zeros(rows, *self.event, dtype=self.state_dtype(), device=device)
+
+    @abstractmethod
+    def state_dtype(self) -> torch.dtype:
+        """Dtype of a state: the default float, or int64 for classes."""
+
     @property
     @final
     def held_rows(self) -> Tensor | None:

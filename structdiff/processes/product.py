@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from structdiff.batch import Batch
@@ -91,6 +92,12 @@ class Product(Process):
     def _random(self, random: Randomness, name: str) -> Randomness:
         ids, layout = self._addresses[name]
         return random.scoped(leaf=name, ids=ids, layout=layout)
+
+    def empty(self, rows: Any, device: torch.device | str = "cpu") -> Record:
+        """Placeholders; `rows` is one number for all leaves or a mapping."""
+        return self._each(
+            lambda n, p: p.empty(rows[n] if isinstance(rows, Mapping) else rows, device)
+        )
 
     def prior(self, random: Randomness) -> Record:
         """Independent priors."""

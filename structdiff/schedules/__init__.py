@@ -3,7 +3,7 @@
 from structdiff.schedules.base import CLEAN, Level, Schedule
 from structdiff.schedules.discrete import Discrete
 from structdiff.schedules.exploding import Geometric, Karras
-from structdiff.schedules.flow import Flow, Survival
+from structdiff.schedules.flow import Flow, Survival, Window
 from structdiff.schedules.grids import Grid, KarrasGrid, UniformLogSNR, UniformTime
 from structdiff.schedules.preserving import Cosine, Linear, SubVP
 
@@ -23,4 +23,5 @@ __all__ = [
     "Survival",
     "UniformLogSNR",
     "UniformTime",
+    "Window",
 ]

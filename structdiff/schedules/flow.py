@@ -17,7 +17,7 @@ from torch import Tensor
 
 from structdiff.schedules.base import Schedule
 
-__all__ = ["Flow", "Survival"]
+__all__ = ["Flow", "Survival", "Window"]
 
 
 class Flow(Schedule):
@@ -70,3 +70,40 @@ class Survival(Schedule):
     def log_sigma(self, t: Tensor) -> Tensor:
         """log(1 - alpha^2)."""
         return 2 * self.schedule.log_sigma(t)
+
+
+class Window(Schedule):
+    """A schedule that runs between two times only: clean before, pure noise after.
+
+    Leaves of a record with different windows are noised one before the other.
+
+    Arguments:
+        schedule: What runs inside the window.
+        start: Time up to which the leaf is clean, in [0, end).
+        end: Time from which it is pure noise, in (start, 1].
+
+    Raises:
+        ValueError: If the window is empty or outside [0, 1].
+
+    Example:
+        >>> Window(Flow(), 0.5, 1.0).alpha(torch.tensor([0.25, 0.75])).tolist()
+        [1.0, 0.5]
+    """
+
+    def __init__(self, schedule: Schedule, start: float, end: float) -> None:
+        super().__init__()
+        if not 0 <= start < end <= 1:
+            msg = f"start and end must satisfy 0 <= start < end <= 1, got {start} and {end}"
+            raise ValueError(msg)
+        self.schedule, self.start, self.end = schedule, start, end
+
+    def _inside(self, t: Tensor) -> Tensor:
+        return ((t - self.start) / (self.end - self.start)).clamp(0, 1)
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """That of the inner schedule at the place in the window."""
+        return self.schedule.log_alpha(self._inside(t))
+
+    def log_sigma(self, t: Tensor) -> Tensor:
+        """That of the inner schedule at the place in the window."""
+        return self.schedule.log_sigma(self._inside(t))

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
-from structdiff.layout import Layout
 from structdiff.processes import Estimate, Process, Tractable
 
 __all__ = ["ExactDenoiser", "ImpossibleState"]
@@ -84,11 +83,11 @@ class ExactDenoiser(Denoiser):
         """
         del previous
         record, sample = self.pairs(batch)
-        theirs = {n: _rows(layout, sample) for n, layout in batch.layouts.items()}
-        ours = {n: _rows(layout, record) for n, layout in self.data.layouts.items()}
+        theirs = {n: layout.rows_of(sample) for n, layout in batch.layouts.items()}
+        ours = {n: layout.rows_of(record) for n, layout in self.data.layouts.items()}
         many = Batch(
             {n: x[theirs[n]] for n, x in batch.leaves.items()},
-            {n: Layout.ragged([v.counts[i] for i in sample.tolist()]) for n, v in batch.layouts.items()},
+            {n: layout.select(sample) for n, layout in batch.layouts.items()},
             given={n: mask[theirs[n]] for n, mask in batch.given.items()},
         )
         x_0 = {n: x[ours[n]] for n, x in self.data.leaves.items()}
@@ -114,13 +113,3 @@ class ExactDenoiser(Denoiser):
             raise ImpossibleState(msg)
         mass = torch.exp(total - highest[sample])
         return mass / mass.new_zeros(batch.samples).index_add(0, sample, mass)[sample]
-
-
-def _rows(layout: Layout, samples: Tensor) -> Tensor:
-    """The rows of these samples, one sample after the other."""
-    size = layout.size
-    start = torch.cumsum(size, 0) - size
-    count = size[samples]
-    first = torch.cumsum(count, 0) - count
-    within = torch.arange(int(count.sum())) - torch.repeat_interleave(first, count)
-    return torch.repeat_interleave(start[samples], count) + within

@@ -1,0 +1,1 @@
+"""Domains: how objects of each kind become records."""

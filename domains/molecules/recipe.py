@@ -1,0 +1,174 @@
+"""The molecules' recipe: how data, processes, network and training are put together.
+
+`position` is a centred Gaussian with geometric noise, `element` an absorbing chain that is unmasked
+while the positions' noise falls through a window. Training draws noise levels around those at
+which bond lengths are decided.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from structdiff.denoiser import NetworkDenoiser
+from structdiff.domains.molecules.codec import MoleculeCodec
+from structdiff.domains.molecules.network import MoleculeBackbone
+from structdiff.objectives import EDM, Denoising, NormalClock, Uniform
+from structdiff.parameterisations import Preconditioned
+from structdiff.processes import Categorical, Gaussian, Product, absorbing, marginal, uniform
+from structdiff.schedules import Flow, Geometric, Grid, KarrasGrid, Window
+from structdiff.spaces import ZeroCentre
+from structdiff.training import TrainingConfig
+
+__all__ = ["MoleculesConfig", "build", "grid_of", "objective_of"]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Config):
+    """Which molecules."""
+
+    path: str | None = None
+    """File to read: .sdf, .xyz or .npz; without one, 2,000 molecules of QM9 that come along."""
+    split: str | None = None
+    """An .npz with index arrays `train` and `test` into the file; without it all is for training."""
+    hydrogens: Literal["explicit", "implicit"] = "explicit"
+    """Whether hydrogens are atoms of the record, or left out and added back by RDKit."""
+    max_atoms: int = Field(500, ge=2)
+    """Larger molecules are skipped and counted."""
+    validation: int = Field(200, ge=0)
+    """Molecules kept out of training, for the validation bound."""
+
+
+class NoiseConfig(_Config):
+    """How the leaves are noised."""
+
+    sigma_min: float = Field(0.005, gt=0)
+    """Least noise on positions, Angstrom."""
+    sigma_max: float = Field(8.0, gt=0)
+    """Most noise on positions, Angstrom."""
+    element: Literal["absorbing", "uniform", "marginal"] = "absorbing"
+    """Where an element goes that is noised: to a mask, or to another element."""
+    element_from: float = Field(0.1, gt=0)
+    """Noise on positions at which the first elements are noised, Angstrom."""
+    element_to: float = Field(3.0, gt=0)
+    """Noise on positions at which all elements are noised, Angstrom."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> NoiseConfig:
+        if not self.sigma_min <= self.element_from < self.element_to <= self.sigma_max:
+            msg = "sigma_min <= element_from < element_to <= sigma_max must hold"
+            raise ValueError(msg)
+        return self
+
+
+class NetworkConfig(_Config):
+    """The equivariant network."""
+
+    layers: int = Field(6, ge=1)
+    """Rounds of messages."""
+    width: int = Field(64, ge=1)
+    """Features of a pair of atoms."""
+    hidden: int = Field(128, ge=1)
+    """Features of an atom."""
+    basis: int = Field(48, ge=2)
+    """Radial functions."""
+    self_conditioning: bool = False
+    """Whether the network sees its previous estimate."""
+
+
+class LossConfig(_Config):
+    """What training looks at."""
+
+    noise_mean: float = -1.4
+    """Mean of the log of the positions' noise (log Angstrom) at which the model is trained."""
+    noise_std: float = Field(1.3, gt=0)
+    """Its standard deviation."""
+    element_weight: float = Field(0.5, gt=0)
+    """Weight of the elements' cross-entropy."""
+
+
+class SamplerConfig(_Config):
+    """How molecules are drawn."""
+
+    steps: int = Field(100, ge=1)
+    """Calls of the network."""
+    eta: float = Field(1.0, ge=0, le=1)
+    """Fresh noise: 0 none, 1 that of the Bayes kernel."""
+    sigma_last: float = Field(0.01, gt=0)
+    """Noise on positions at the last call, Angstrom."""
+    rho: float = Field(3.0, gt=0)
+    """How dense the grid is at low noise."""
+    batch_size: int = Field(100, ge=1)
+    """Molecules drawn together."""
+
+
+class MoleculesConfig(_Config):
+    """Everything about a run."""
+
+    data: DataConfig = DataConfig()
+    noise: NoiseConfig = NoiseConfig()
+    network: NetworkConfig = NetworkConfig()
+    loss: LossConfig = LossConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+def schedule_of(config: MoleculesConfig) -> Geometric:
+    """The schedule of the positions."""
+    return Geometric(config.noise.sigma_min, config.noise.sigma_max)
+
+
+def build(config: MoleculesConfig, codec: MoleculeCodec) -> NetworkDenoiser:
+    """The untrained denoiser; its weights follow from the seed."""
+    schedule = schedule_of(config)
+    ends = torch.tensor([config.noise.element_from, config.noise.element_to])
+    start, end = schedule.time(-torch.log(ends)).tolist()
+    classes = len(codec.elements)
+    frequencies = torch.tensor(codec.element_counts, dtype=torch.float64)
+    transition = {
+        "absorbing": absorbing(classes),
+        "uniform": uniform(classes),
+        "marginal": marginal(frequencies / frequencies.sum()),
+    }[config.noise.element]
+    process = Product(
+        {
+            "position": Gaussian(
+                schedule, Preconditioned(codec.position_std), event=(3,), space=ZeroCentre()
+            ),
+            "element": Categorical(Window(Flow(), start, end), transition),
+        }
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        backbone = MoleculeBackbone(
+            transition.symbols,
+            classes,
+            codec.position_std,
+            **config.network.model_dump(),
+        )
+    return NetworkDenoiser(backbone, process, self_conditioning=config.network.self_conditioning)
+
+
+def objective_of(config: MoleculesConfig, codec: MoleculeCodec) -> Denoising:
+    """Preconditioned regression on positions, cross-entropy on elements."""
+    return Denoising(
+        {"position": EDM(codec.position_std), "element": Uniform(config.loss.element_weight)},
+        NormalClock(schedule_of(config), config.loss.noise_mean, config.loss.noise_std),
+        self_conditioning=0.5 if config.network.self_conditioning else 0.0,
+    )
+
+
+def grid_of(config: MoleculesConfig, steps: int | None = None) -> Grid:
+    """Times of sampling: dense at low noise, from the most noise to `sigma_last`."""
+    return KarrasGrid(
+        schedule_of(config),
+        steps or config.sampler.steps,
+        sigma_min=config.sampler.sigma_last,
+        sigma_max=config.noise.sigma_max,
+        rho=config.sampler.rho,
+    )

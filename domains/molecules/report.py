@@ -1,0 +1,101 @@
+"""Reports: named values with intervals and protocols, as Markdown tables and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric.
+
+    Arguments:
+        name: What is measured.
+        value: Its value; a rate is a fraction of 1, undefined is NaN.
+        low: The lower end of the 95 % interval.
+        high: The upper end.
+        protocol: How it was measured.
+        unit: "%" for a rate, "TV" for a total variation in [0, 1], "A" for Angstrom.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    protocol: str
+    unit: str = "%"
+
+    def text(self) -> str:
+        """The value with its interval, rates in percent."""
+        if np.isnan(self.value):
+            return "-"
+        scale, digits = (100, 1) if self.unit == "%" else (1, 3)
+        value, low, high = (f"{scale * v:.{digits}f}" for v in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The metrics of one source of molecules."""
+
+    rows: tuple[Row, ...]
+    drawn: int
+
+    def __getitem__(self, name: str) -> Row:
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(f"no metric {name!r}; there are {', '.join(r.name for r in self.rows)}")
+
+    def table(self) -> str:
+        """Returns an aligned Markdown table."""
+        cells = [(_title(row), row.text(), row.protocol) for row in self.rows]
+        head = (f"metric ({self.drawn:,} drawn)", "value [95 % interval]", "protocol")
+        return _markdown([head, *cells])
+
+    def to_dict(self) -> dict[str, object]:
+        """Returns numbers and strings for JSON; what is undefined or infinite is None."""
+
+        def plain(value: float) -> float | None:
+            return float(value) if np.isfinite(value) else None
+
+        metrics = {
+            row.name: {
+                "value": plain(row.value),
+                "low": plain(row.low),
+                "high": plain(row.high),
+                "unit": row.unit,
+                "protocol": row.protocol,
+            }
+            for row in self.rows
+        }
+        return {"drawn": self.drawn, "metrics": metrics}
+
+
+def comparison(reports: Mapping[str, Report]) -> str:
+    """Returns one Markdown table with a column per source of molecules."""
+    names = {row.name: _title(row) for report in reports.values() for row in report.rows}
+    head = ["metric", *(f"{source} ({report.drawn:,})" for source, report in reports.items())]
+    lines = [head]
+    for name, title in names.items():
+        found = [{row.name: row.text() for row in r.rows}.get(name, "-") for r in reports.values()]
+        lines.append([title, *found])
+    return _markdown(lines)
+
+
+def _title(row: Row) -> str:
+    return f"{row.name} ({row.unit})"
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Aligns the columns of a table; the first line is its head."""
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    rows = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([rows[0], rule, *rows[1:]])

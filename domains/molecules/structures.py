@@ -1,0 +1,189 @@
+"""Molecules as packed arrays, and the pairs of their atoms.
+
+The atoms of all molecules stand one after the other, padding-free: `position[a]` (Angstrom) and
+`number[a]` (atomic number) for atom a, `count[m]` atoms for molecule m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats: TypeAlias = NDArray[np.floating[Any]]
+Integers: TypeAlias = NDArray[np.int64]
+Booleans: TypeAlias = NDArray[np.bool_]
+
+_TABLE = (
+    "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As "
+    "Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd "
+    "Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am "
+    "Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
+)
+SYMBOLS = _TABLE.split()  # by atomic number; X is the unknown element
+NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number}
+LIMIT = 9_999.0  # Angstrom: the widest coordinate of an SDF
+
+
+def frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """Returns a read-only view."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True, eq=False)
+class Structures:
+    """Molecules with their atoms packed one after the other.
+
+    Arguments:
+        position: The coordinates in Angstrom, `(atoms, 3)`; float32 is kept, all else is float64.
+        number: The atomic numbers, `(atoms,)`; 0 is an unknown element.
+        count: The number of atoms of each molecule, `(molecules,)`, at least 1.
+        name: One name per molecule, or none at all.
+
+    Raises:
+        ValueError: If the shapes do not fit together.
+
+    Example:
+        >>> h2 = ([1, 1], [[0.0, 0.0, 0.0], [0.0, 0.0, 0.74]])
+        >>> structures = Structures.from_list([h2, h2])
+        >>> len(structures), structures.offsets.tolist()
+        (2, [0, 2, 4])
+    """
+
+    position: Floats
+    number: NDArray[np.uint8]
+    count: Integers
+    name: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        position = np.asarray(self.position)
+        if position.dtype != np.float32:
+            position = position.astype(np.float64)
+        count = np.asarray(self.count, dtype=np.int64)
+        number = np.asarray(self.number)
+        if number.size and not (number.min() >= 0 and number.max() < len(SYMBOLS)):
+            raise ValueError(
+                f"number must hold atomic numbers 0 to {len(SYMBOLS) - 1}, not {number.min()} "
+                f"to {number.max()}; pass the numbers of elements, not indices into a list"
+            )
+        if count.ndim != 1 or (count < 1).any():
+            raise ValueError("count must be (molecules,) and positive; leave out empty molecules")
+        atoms = int(count.sum())
+        if position.shape != (atoms, 3) or number.shape != (atoms,):
+            raise ValueError(
+                f"count sums to {atoms} atoms, so position must be ({atoms}, 3) and number "
+                f"({atoms},), not {position.shape} and {number.shape}"
+            )
+        if self.name and len(self.name) != len(count):
+            raise ValueError(f"name has {len(self.name)} entries for {len(count)} molecules")
+        object.__setattr__(self, "position", frozen(position))
+        object.__setattr__(self, "number", frozen(number.astype(np.uint8)))
+        object.__setattr__(self, "count", frozen(count))
+
+    @classmethod
+    def from_list(
+        cls, molecules: Iterable[tuple[ArrayLike, ArrayLike]], name: Sequence[str] = ()
+    ) -> Structures:
+        """Packs pairs of atomic numbers `(n,)` and positions `(n, 3)`."""
+        pairs = [(np.asarray(z), np.asarray(x).reshape(-1, 3)) for z, x in molecules]
+        return cls(
+            np.concatenate([x for _, x in pairs] or [np.zeros((0, 3))]),
+            np.concatenate([z for z, _ in pairs] or [np.zeros(0, np.uint8)]),
+            np.array([len(z) for z, _ in pairs], dtype=np.int64),
+            tuple(name),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Structures]) -> Structures:
+        """Joins packed molecules; names are kept if every part has them."""
+        named = all(part.name for part in parts)
+        return cls(
+            np.concatenate([part.position for part in parts]),
+            np.concatenate([part.number for part in parts]),
+            np.concatenate([part.count for part in parts]),
+            tuple(name for part in parts for name in part.name) if named else (),
+        )
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], Floats]]:
+        return (self.molecule(i) for i in range(len(self)))
+
+    @cached_property
+    def offsets(self) -> Integers:
+        """The first atom of each molecule and, last, the number of atoms, `(molecules + 1,)`."""
+        return frozen(np.concatenate([[0], np.cumsum(self.count)]))
+
+    @cached_property
+    def owner(self) -> Integers:
+        """The molecule of each atom, `(atoms,)`."""
+        return frozen(np.repeat(np.arange(len(self)), self.count))
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """The atomic numbers that occur, ascending."""
+        return tuple(np.unique(self.number).tolist())
+
+    @property
+    def finite(self) -> Booleans:
+        """Which molecules have coordinates that are finite and fit a file, `(molecules,)`."""
+        bad = ~(np.abs(self.position) <= LIMIT).all(1)
+        return np.asarray(np.bincount(self.owner[bad], minlength=len(self)) == 0)
+
+    def molecule(self, i: int) -> tuple[NDArray[np.uint8], Floats]:
+        """Returns the atomic numbers and the positions of molecule i."""
+        i = range(len(self))[i]
+        atoms = slice(self.offsets[i], self.offsets[i + 1])
+        return self.number[atoms], self.position[atoms]
+
+    def select(self, indices: ArrayLike) -> Structures:
+        """Returns the molecules of the indices (or of a boolean mask), in that order."""
+        index = np.asarray(indices)
+        chosen = np.arange(len(self))[index if index.size else index.astype(np.int64)]
+        count = self.count[chosen]
+        atoms = spread(self.offsets[chosen], count)
+        name = tuple(self.name[i] for i in chosen) if self.name else ()
+        return Structures(self.position[atoms], self.number[atoms], count, name)
+
+    def without_hydrogens(self) -> Structures:
+        """Returns the heavy atoms; molecules of hydrogen only are dropped."""
+        heavy = self.number != 1
+        count = np.bincount(self.owner[heavy], minlength=len(self))
+        name = tuple(n for n, c in zip(self.name, count, strict=False) if c)
+        return Structures(self.position[heavy], self.number[heavy], count[count > 0], name)
+
+
+def spread(start: Integers, count: Integers) -> Integers:
+    """Concatenates the ranges start[i], ..., start[i] + count[i] - 1 without a loop."""
+    ends = np.cumsum(count)
+    return np.asarray(np.repeat(start - ends + count, count) + np.arange(count.sum()))
+
+
+def pairs(structures: Structures, budget: int = 2_000_000) -> Iterator[tuple[Integers, Integers]]:
+    """Yields all atom pairs i < j within molecules, as indices into the packed atoms.
+
+    Arguments:
+        structures: The molecules.
+        budget: About how many pairs to hold at a time.
+    """
+    later = structures.offsets[structures.owner + 1] - np.arange(len(structures.owner)) - 1
+    block = np.cumsum(later) // budget
+    cuts = np.flatnonzero(np.diff(block, prepend=-1, append=-1))
+    for low, high in pairwise(cuts.tolist()):
+        atoms = np.arange(low, high)
+        yield np.repeat(atoms, later[low:high]), spread(atoms + 1, later[low:high])
+
+
+def distances(structures: Structures, i: Integers, j: Integers) -> NDArray[np.float64]:
+    """Returns the distances of atom pairs in Angstrom; NaN where a coordinate is not finite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = structures.position[i].astype(np.float64) - structures.position[j]
+        return np.asarray(np.sqrt((difference**2).sum(-1)))

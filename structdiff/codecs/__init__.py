@@ -1,0 +1,5 @@
+"""Codecs: objects to records at the boundary."""
+
+from structdiff.codecs.base import Codec
+
+__all__ = ["Codec"]

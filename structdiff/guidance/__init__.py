@@ -1,0 +1,1 @@
+"""Guidance: wrappers that tilt or hold what a sampler draws."""

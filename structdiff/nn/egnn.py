@@ -1,0 +1,165 @@
+r"""An E(3)-equivariant graph network on packed pairs.
+
+Each edge (i, j) carries features r, from a Gaussian basis of its log length. In each layer
+u = silu(r + A h_i + A h_j) is its message (the first edge linear split into a term per row, N products
+instead of E), rows are updated by the sums of u and of u (B h_i + B h_j), and r by W u. Positions move
+along x_i - x_j by scalars of u, antisymmetrically, so the sum of all moves is zero; translations
+drop out, and rotations and reflections go through.
+
+References:
+    E(n) Equivariant Graph Neural Networks (Satorras et al., 2021). https://arxiv.org/abs/2102.09844
+    Equivariant Diffusion for Molecule Generation in 3D (Hoogeboom et al., 2022).
+    https://arxiv.org/abs/2203.17003
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from structdiff.layout import Layout
+from structdiff.nn.messages import antisymmetric_sum, edge_messages, gaussian_basis
+from structdiff.nn.pairs import Pairs
+
+__all__ = ["EGNN"]
+
+_BUCKET = (64, 512)
+
+
+class _Layer(nn.Module):
+    """Messages on the edges, an update of the rows, and maybe a move."""
+
+    def __init__(self, width: int, hidden: int, basis: int, *, moves: bool) -> None:
+        super().__init__()
+        self.width, self.hidden = width, hidden
+        self.rows = nn.Linear(hidden, 2 * width + hidden)
+        self.gathered = nn.Linear(2 * width, hidden, bias=False)
+        self.update = nn.Linear(hidden, hidden)
+        self.edge = nn.Linear(width, width, bias=False)
+        self.move = nn.Linear(width, 1, bias=False) if moves else None
+        self.see = nn.Linear(basis, width, bias=False) if moves else None
+        for linear, scale in ((self.gathered, 0.5), (self.update, 0.3), (self.edge, 0.7)):
+            _initialise(linear, scale)
+        if self.move is not None and self.see is not None:
+            _initialise(self.move, 0.1)
+            _initialise(self.see, 0.5)
+
+
+def _initialise(linear: nn.Linear, scale: float) -> nn.Linear:
+    """Normal weights of variance scale^2 / inputs, zero bias."""
+    nn.init.normal_(linear.weight, std=scale / math.sqrt(linear.in_features))
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
+    return linear
+
+
+class EGNN(nn.Module):
+    """Invariant features and a vector per row, from features and positions.
+
+    Heavy parts run in bfloat16 under autocast; positions and lengths never do.
+
+    Arguments:
+        inputs: Number of input features of a row.
+        outputs: Number of output features of a row.
+        layers: Number of rounds of messages, at least 1.
+        width: Features of an edge.
+        hidden: Features of a row.
+        basis: Number of radial functions, at least 2.
+        lengths: Shortest and longest length that the basis covers, in the units of the positions.
+        every: Positions move after each such number of layers.
+
+    Example:
+        >>> network = EGNN(4, 2, layers=2, width=8, hidden=8)
+        >>> layout = Layout.ragged([3, 2])
+        >>> features, vector = network(torch.randn(5, 4), torch.randn(5, 3), layout)
+        >>> features.shape, vector.shape
+        (torch.Size([5, 2]), torch.Size([5, 3]))
+    """
+
+    centres: Tensor
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        layers: int = 6,
+        width: int = 64,
+        hidden: int = 128,
+        basis: int = 48,
+        lengths: tuple[float, float] = (0.4, 12.0),
+        every: int = 1,
+    ) -> None:
+        super().__init__()
+        centres = torch.linspace(math.log(lengths[0]), math.log(lengths[1]), basis)
+        self.register_buffer("centres", centres, persistent=False)
+        self.spacing = float(centres[1] - centres[0])
+        self.enter = _initialise(nn.Linear(inputs, hidden), 1.0)
+        self.see = _initialise(nn.Linear(basis, width), 1.0)
+        self.layers = nn.ModuleList(
+            _Layer(width, hidden, basis, moves=(k + 1) % every == 0 and k + 1 < layers)
+            for k in range(layers)
+        )
+        self.vector = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1, bias=False))
+        _initialise(self.vector[2], 0.1)  # type: ignore[arg-type]
+        self.leave = _initialise(nn.Linear(hidden, outputs), 1.0)
+
+    def forward(self, features: Tensor, position: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        """Output features and vectors.
+
+        Arguments:
+            features: Invariant features, `(rows, inputs)`.
+            position: Positions, `(rows, 3)`.
+            layout: Which sample each row belongs to.
+
+        Returns:
+            Features `(rows, outputs)` and vectors `(rows, 3)`, which turn with the positions.
+        """
+        device = position.device.type
+        low = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if low else position.dtype
+        with torch.autocast(device, enabled=False):
+            pairs = Pairs.complete(layout, bucket=_BUCKET if low and device == "cpu" else None)
+            spare = pairs.rows - layout.rows
+            padded = F.pad(features, (0, 0, 0, spare)), F.pad(position, (0, 0, 0, spare))
+            out, vector = self._run(*padded, pairs, dtype)
+        return out[: layout.rows], vector[: layout.rows]
+
+    def _see(self, x: Tensor, pairs: Pairs, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Direction (shorter than one) and radial basis of each edge."""
+        gap = x.index_select(0, pairs.first) - x.index_select(0, pairs.second)
+        length = gap.square().sum(1, keepdim=True).add(1e-8).sqrt()
+        seen = gaussian_basis(torch.log(length + 0.1), self.centres.to(x), self.spacing, dtype)
+        return gap / (length + 1), seen
+
+    def _run(
+        self, features: Tensor, start: Tensor, pairs: Pairs, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        h = _linear(self.enter, features.to(dtype)).to(start.dtype)
+        x = start
+        direction, seen = self._see(x, pairs, dtype)
+        r = _linear(self.see, seen)
+        for layer in self.layers:
+            normed = F.layer_norm(h, h.shape[1:]).to(dtype)
+            a, b, own = _linear(layer.rows, normed).split([layer.width, layer.width, layer.hidden], 1)
+            total, gated, r, u = edge_messages(
+                r, a.contiguous(), b.contiguous(), layer.edge.weight.to(dtype), pairs
+            )
+            gathered = _linear(layer.gathered, torch.cat([total, gated], 1) * 0.25)
+            h = h + _linear(layer.update, F.silu(own + gathered)).to(h.dtype)
+            if layer.move is not None:
+                x = x + 0.3 * antisymmetric_sum(direction * _linear(layer.move, u).to(x.dtype), pairs)
+                direction, seen = self._see(x, pairs, dtype)
+                r = r + _linear(layer.see, seen)
+        scalar = _linear(self.vector[2], F.silu(_linear(self.vector[0], u))).to(x.dtype)
+        vector = antisymmetric_sum(direction * scalar, pairs) + (x - start)
+        return _linear(self.leave, F.layer_norm(h, h.shape[1:]).to(dtype)).to(x.dtype), vector
+
+
+def _linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer in the dtype of x."""
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(x, layer.weight.to(x.dtype), bias)
