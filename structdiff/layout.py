@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -73,24 +74,26 @@ class Layout:
         """Whether each sample has exactly one row."""
         return self.rows == self.samples and all(count == 1 for count in self.counts)
 
-    @property
+    @cached_property
     def size(self) -> Tensor:
         """Number of rows of each sample, `(samples,)`, on the device of the rows."""
         return torch.bincount(self.sample, minlength=self.samples)
 
-    @property
+    @cached_property
+    def start(self) -> Tensor:
+        """First row of each sample, `(samples,)`."""
+        return torch.cumsum(self.size, 0) - self.size
+
+    @cached_property
     def row(self) -> Tensor:
         """Index of each row inside its sample, `(rows,)`."""
-        start = torch.cumsum(self.size, 0) - self.size
-        return torch.arange(self.rows, device=self.sample.device) - start[self.sample]
+        return torch.arange(self.rows, device=self.sample.device) - self.start[self.sample]
 
     def rows_of(self, samples: Tensor) -> Tensor:
         """Indices of the rows of these samples, one sample after the other."""
-        size = self.size
-        start = torch.cumsum(size, 0) - size
-        count = size[samples]
+        count = self.size[samples]
         ends = torch.cumsum(count, 0)
-        offset = torch.repeat_interleave(start[samples] - (ends - count), count)
+        offset = torch.repeat_interleave(self.start[samples] - (ends - count), count)
         return offset + torch.arange(offset.shape[0], device=offset.device)
 
     def select(self, samples: Tensor) -> Layout:

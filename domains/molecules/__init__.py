@@ -1,1 +1,32 @@
-"""Molecules in three dimensions."""
+"""Molecules in three dimensions: positions and elements, generated together."""
+
+from structdiff.domains.molecules import commands
+from structdiff.domains.molecules.card import write_card
+from structdiff.domains.molecules.chemistry import Verdict, judge
+from structdiff.domains.molecules.codec import MoleculeCodec
+from structdiff.domains.molecules.data import embedded, read
+from structdiff.domains.molecules.evaluation import Evaluation, evaluate_run
+from structdiff.domains.molecules.metrics import evaluate
+from structdiff.domains.molecules.output import write
+from structdiff.domains.molecules.recipe import MoleculesConfig
+from structdiff.domains.molecules.run import Run, Samples, train
+from structdiff.domains.molecules.structures import Structures
+
+__all__ = [
+    "Evaluation",
+    "MoleculeCodec",
+    "MoleculesConfig",
+    "Run",
+    "Samples",
+    "Structures",
+    "Verdict",
+    "commands",
+    "embedded",
+    "evaluate",
+    "evaluate_run",
+    "judge",
+    "read",
+    "train",
+    "write",
+    "write_card",
+]

@@ -71,12 +71,15 @@ class NormalClock(TimeDistribution):
     """
 
     def __init__(self, schedule: Schedule, mean: float = -1.2, std: float = 1.2) -> None:
-        self.schedule, self.mean, self.std = schedule, mean, std
         ends = -schedule(torch.tensor([0.0, 1.0])).clock
-        self.ends = torch.special.ndtr((ends - mean) / std)
+        low, high = torch.special.ndtr((ends - mean) / std)
+        # The quantile function is tabulated once: it is the inverse of two inverses.
+        inside = torch.linspace(0, 1, 4097, dtype=torch.float64) * (high - low) + low
+        normal = torch.special.ndtri(inside.clamp(1e-12, 1 - 1e-12))
+        self.table = schedule.time(-(mean + std * normal))
 
     def quantile(self, u: Tensor) -> Tensor:
-        """Normal quantiles read as clocks."""
-        inside = self.ends[0] + u * (self.ends[1] - self.ends[0])
-        normal = torch.special.ndtri(inside.clamp(1e-12, 1 - 1e-12))
-        return self.schedule.time(-(self.mean + self.std * normal))
+        """Normal quantiles read as clocks, linear between 4,097 points."""
+        place = u.clamp(0, 1) * (len(self.table) - 1)
+        index = place.floor().long().clamp(max=len(self.table) - 2)
+        return torch.lerp(self.table[index], self.table[index + 1], place - index)

@@ -1,14 +1,15 @@
 r"""The rotation group SO(3).
 
 A point is a rotation matrix, a tangent vector v in R^3 the velocity in the body frame:
-exp(x, v) = x expm([v]_x), with [v]_x u = v x u. The length of a geodesic is its angle w, the volume
-is 8 pi^2, the eigenvalues of the Laplacian are -l (l + 1). With u = log(x, y), q = (c, s n) the unit
-quaternion of x^T y and w = |u| in [0, pi], c = cos(w / 2) >= 0, s = sin(w / 2), u = w n,
+exp(x, v) = x expm([v]_x), where [v]_x u is the vector product of v and u. The length of a geodesic
+is its angle, the volume is 8 pi^2, the eigenvalues of the Laplacian are -l (l + 1). With
+q = (cos(w / 2), sin(w / 2) n), w in [0, pi], the unit quaternion of x^T y:
 
-    exp(x, v) = x R(cos(|v| / 2), sin(|v| / 2) v / |v|),            log(x, y) = (w / s) s n,
-    transport from x to y: v rotated by -u / 2 (as nabla_X Y = [X, Y] / 2 for left-invariant fields).
+    log(x, y) = w n,
+    transport of v from x to y = v rotated by -log(x, y) / 2,
 
-The heat kernel (generator Laplacian / 2, so tau is the variance per coordinate) is f(w) / (8 pi^2),
+the latter since nabla_X Y = [X, Y] / 2 for left-invariant fields. The heat kernel (generator
+Laplacian / 2, so tau is the variance per coordinate) is f(w) / (8 pi^2),
 
     f(w) = sum_{l >= 0} (2 l + 1) exp(-l (l + 1) tau / 2) sin((l + 1/2) w) / sin(w / 2)         (1)
          = sqrt(2 pi) exp(tau / 8) / (tau^{3/2} sin(w / 2))
@@ -70,7 +71,7 @@ class SO3(HeatKernel):
         >>> space.log(x, y)
         tensor([[0., 0., 1.]])
         >>> space.log_kernel(x, y, torch.tensor(0.5))
-        tensor([-2.6536])
+        tensor([-2.6126])
     """
 
     point = (3, 3)
@@ -339,9 +340,9 @@ def _relative(x: Tensor, y: Tensor) -> _Turn:
 
 
 def _largest_root(size: Tensor, det: Tensor, minors: Tensor) -> Tensor:
-    """The sum of the singular values (the last signed by det), from its quartic by Newton's method.
+    """The sum of the singular values, the last signed by det, from its quartic.
 
-    The start is an upper bound and all roots are real, so the steps descend to the largest.
+    Newton's method: the start is an upper bound and all roots are real, so it descends.
     """
     constant = size * size - 4 * minors
     top = (3 * size).sqrt()
@@ -352,18 +353,18 @@ def _largest_root(size: Tensor, det: Tensor, minors: Tensor) -> Tensor:
     return top
 
 
-# The heat kernel. `h` is log f as a function of the angle.
+# The heat kernel.
 
 
 def _log_density(turn: _Turn, tau: Tensor) -> Tensor:
-    """log f."""
+    """The logarithm of f."""
     excess, _ = _series(turn, tau.clamp(min=_SWITCH))
     dual = _dual(turn, tau.clamp(max=_SWITCH))
     return _choose(_mask(tau - _SWITCH), torch.log1p(excess), dual)
 
 
 def _score_over_sine(turn: _Turn, tau: Tensor) -> Tensor:
-    """h' / sin(w / 2), which is smooth at 0."""
+    """The derivative of log f over sin(w / 2), which is smooth at 0."""
     excess, slope = _series(turn, tau.clamp(min=_SWITCH))
     series = -2 * turn.cosine * slope / (1 + excess)
     dual = _dual_slope(turn, tau.clamp(max=_SWITCH))
@@ -382,7 +383,7 @@ def _weights(tau: Tensor) -> list[Tensor]:
 
 
 def _series(turn: _Turn, tau: Tensor) -> tuple[Tensor, Tensor]:
-    """f - 1 of (1) and its derivative in cos w, by Clenshaw's recurrence on the characters."""
+    """Of (1), f - 1 and its derivative in cos w, by Clenshaw's recurrence."""
     twice = 2 - 4 * turn.sine2
     high = last = slope = high_slope = torch.zeros_like(twice)
     for weight in reversed(_weights(tau)):
@@ -396,7 +397,12 @@ def _images(turn: _Turn, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The angle's supplement and the weights of the images k = 1 and k = -1 against k = 0."""
     rest = 2 * torch.atan2(turn.cosine, turn.sine)
     rate = 2 * math.pi / tau
-    return rest, torch.exp(-rate * rest), torch.exp(-rate * (math.pi + turn.angle))
+    return rest, _decay(rate * rest), _decay(rate * (math.pi + turn.angle))
+
+
+def _decay(exponent: Tensor) -> Tensor:
+    """exp(-exponent), not below 2e-35: subnormal numbers are slow and nothing depends on them."""
+    return torch.exp(-exponent.clamp(max=80))
 
 
 def _small_images(turn: _Turn, tau: Tensor) -> tuple[Tensor, Tensor]:
@@ -420,7 +426,7 @@ _SINHC_SLOPE = [2 * n / math.factorial(2 * n + 1) for n in range(1, 6)]
 
 
 def _dual(turn: _Turn, tau: Tensor) -> Tensor:
-    """log f of (2)."""
+    """The logarithm of f by (2)."""
     _, near, far = _images(turn, tau)
     share = 2 * math.pi * (near - far) / turn.angle - (near + far)
     share = _choose(turn.small, _small_images(turn, tau)[0], share)
@@ -430,7 +436,7 @@ def _dual(turn: _Turn, tau: Tensor) -> Tensor:
 
 
 def _dual_slope(turn: _Turn, tau: Tensor) -> Tensor:
-    """h' / sin(w / 2) of (2): one form up to a quarter turn, one beyond it, a series at 0."""
+    """`_score_over_sine` by (2): one form to a quarter turn, one beyond it, a series at 0."""
     rest, near, far = _images(turn, tau)
     w, cotangent = turn.angle, turn.cosine / turn.sine
     rate = 2 * math.pi / tau
@@ -448,7 +454,7 @@ def _dual_slope(turn: _Turn, tau: Tensor) -> Tensor:
 
 
 def _small_slope(turn: _Turn, tau: Tensor) -> Tensor:
-    """h' / sin(w / 2) of (2) where the angle is small."""
+    """`_score_over_sine` by (2) where the angle is small."""
     share, share_slope = _small_images(turn, tau)
     square = turn.factor.square() * turn.sine2
     bend = _horner(square, [1 / 12, 1 / 720, 1 / 30240, 1 / 1209600])
@@ -473,7 +479,7 @@ def _draw(z: Tensor, tau: Tensor) -> Tensor:
 
 
 def _radius(length: Tensor, tau: Tensor) -> Tensor:
-    r"""m = w / sqrt(tau) whose rank under (2) is that of `length` under Maxwell's law.
+    r"""The m = w / sqrt(tau) whose rank under (2) is that of `length` under Maxwell's law.
 
     The term k = 0 of (2) has, for w up to 2 pi, where k = 1 is counted too, the law
 
@@ -494,11 +500,11 @@ def _radius(length: Tensor, tau: Tensor) -> Tensor:
         density = bell * rise * m * torch.sin(half * m)
         return m - (law - target) / (density + torch.finfo(m.dtype).tiny)
 
-    return _newton(improve, length / (1 + tau / 12).sqrt(), 3)
+    return _newton(improve, length / (1 + tau / 12).sqrt(), 4)
 
 
 def _angle(length: Tensor, real: Tensor, tau: Tensor) -> Tensor:
-    """w whose rank under (1) is the Haar measure's rank of the quaternion `(real, length)`.
+    """The w whose rank under (1) is the Haar measure's rank of the quaternion `(real, length)`.
 
     The start matches an angular central Gaussian to f(0) / f(pi).
     """
@@ -515,7 +521,7 @@ def _angle(length: Tensor, real: Tensor, tau: Tensor) -> Tensor:
         density = (1 - cosine) * (1 + first + 2 * cosine * first - second) / math.pi
         return (w - (law - target) / (density + torch.finfo(w.dtype).tiny)).clamp(0, math.pi)
 
-    return _newton(improve, 2 * torch.atan2(length, real * (peak / trough) ** 0.25), 4)
+    return _newton(improve, 2 * torch.atan2(length, real * (peak / trough) ** 0.25), 5)
 
 
 def _newton(improve: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> Tensor:
@@ -538,10 +544,12 @@ def _haar(w: Tensor) -> Tensor:
 
 def _corrections(y: Tensor) -> list[Tensor]:
     """E_j / (2j+1)!!, j = 1 to 10."""
-    terms = [(-y) ** n * (torch.exp(y) / math.factorial(n)) for n in range(1, 11)]
+    terms = [torch.exp(y)]
+    for n in range(1, 11):
+        terms.append(terms[-1] * y * (-1 / n))
     total, tails = torch.zeros_like(y), []
     for j in range(10, 0, -1):
-        total = total + terms[j - 1]
+        total = total + terms[j]
         tails.append(total / math.prod(range(1, 2 * j + 2, 2)))
     return tails[::-1]
 

@@ -68,18 +68,18 @@ class Torus(HeatKernel):
 
     def __init__(self, dimensions: int) -> None:
         if dimensions < 1:
-            message = f"dimensions is {dimensions}, but a torus has at least 1: give the angles' number"
+            message = f"dimensions is {dimensions}, must be at least 1: give the number of angles"
             raise ValueError(message)
         self.point = (dimensions,)
         self.tangent = (dimensions,)
         self.dimension = dimensions
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
-        """x + v modulo 2 pi."""
+        """The angles x + v modulo 2 pi."""
         return _wrap(x + v)
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
-        """y - x modulo 2 pi, in [-pi, pi)."""
+        """The differences y - x modulo 2 pi, in [-pi, pi)."""
         return _wrap(y - x)
 
     def transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class Torus(HeatKernel):
         return v
 
     def project(self, x: Tensor) -> Tensor:
-        """x modulo 2 pi."""
+        """The angles modulo 2 pi."""
         return _wrap(x)
 
     def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
@@ -113,11 +113,11 @@ class Torus(HeatKernel):
 
     @property
     def log_volume(self) -> float:
-        """d log(2 pi)."""
+        """The logarithm of (2 pi)^d."""
         return self.dimension * math.log(2 * math.pi)
 
     def diffuse(self, x: Tensor, tau: Tensor, random: Randomness) -> Tensor:
-        """x + sqrt(tau) z modulo 2 pi; differentiable in `x` and in `tau`."""
+        """The angles x + sqrt(tau) z modulo 2 pi; differentiable in `x` and in `tau`."""
         t = tau.to(x.dtype)[..., None]
         positive = t > 0
         spread = torch.where(positive, t, 1.0).sqrt() * positive
@@ -125,14 +125,16 @@ class Torus(HeatKernel):
 
     def log_kernel(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
         """Sum over coordinates of the logarithm of (1) or (2)."""
-        return _log_density(self.log(x, y), tau.to(x.dtype)[..., None]).sum(-1) - self.log_volume
+        a = self.log(x, y).t().contiguous()
+        return _log_density(a, tau.to(x.dtype)).sum(0) - self.log_volume
 
     def score(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
         """Derivative of the logarithm of (1) or (2) in each coordinate."""
-        return _score(self.log(x, y), tau.to(x.dtype)[..., None])
+        a = self.log(x, y).t().contiguous()
+        return _score(a, tau.to(x.dtype)).t().contiguous()
 
     def entropy_gap(self, tau: Tensor) -> Tensor:
-        """d times the integral of k log(2 pi k), by the midpoint rule.
+        """The number of angles times the integral of k log(2 pi k), by the midpoint rule.
 
         The integrand is periodic, and even about 0 and pi, so the rule converges exponentially.
         """
@@ -163,22 +165,25 @@ def _choose(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.lerp(b, a, mask)
 
 
+# Angles are `(dimensions, rows)` below: so times broadcast over contiguous memory.
+
+
 def _log_density(a: Tensor, tau: Tensor) -> Tensor:
-    """log(2 pi k)."""
+    """The logarithm of 2 pi k."""
     excess, _ = _series(a, tau.clamp(min=_SWITCH))
     images = _images(a, tau.clamp(max=_SWITCH))
     return _choose(_mask(tau - _SWITCH), torch.log1p(excess), images)
 
 
 def _score(a: Tensor, tau: Tensor) -> Tensor:
-    """d log k / da."""
+    """The derivative of log k."""
     excess, slope = _series(a, tau.clamp(min=_SWITCH))
     images = _images_slope(a, tau.clamp(max=_SWITCH))
     return _choose(_mask(tau - _SWITCH), slope / (1 + excess), images)
 
 
 def _series(a: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-    """2 pi k - 1 of (2) and its derivative, by Clenshaw's recurrence."""
+    """By (2), 2 pi k - 1 and its derivative, by Clenshaw's recurrence."""
     twice = 2 * torch.cos(a)
     base = torch.exp(-tau / 2)
     weights = [2 * base ** (n * n) for n in range(1, _DEGREE + 1)]
@@ -197,14 +202,19 @@ def _fold(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return sign, length, (math.pi - length) + _REST_OF_PI.get(a.dtype, 0.0)
 
 
+def _decay(exponent: Tensor) -> Tensor:
+    """exp(-exponent), not below 2e-35: subnormal numbers are slow and nothing depends on them."""
+    return torch.exp(-exponent.clamp(max=80))
+
+
 def _far(length: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
     """Weights, against the nearest image, of the ones at |a| + 2 pi and |a| - 4 pi."""
     rate = 2 * math.pi / tau
-    return torch.exp(-rate * (math.pi + length)), torch.exp(-2 * rate * (2 * math.pi - length))
+    return _decay(rate * (math.pi + length)), _decay(2 * rate * (2 * math.pi - length))
 
 
 def _images(a: Tensor, tau: Tensor) -> Tensor:
-    """log(2 pi k) of (1)."""
+    """The logarithm of 2 pi k by (1)."""
     _, length, rest = _fold(a)
     behind, second = _far(length, tau)
     odds = -2 * math.pi / tau * rest
@@ -214,11 +224,11 @@ def _images(a: Tensor, tau: Tensor) -> Tensor:
 
 
 def _images_slope(a: Tensor, tau: Tensor) -> Tensor:
-    """d log k / da of (1): one form up to a quarter turn, one beyond it."""
+    """The derivative of log k by (1): one form up to a quarter turn, one beyond it."""
     sign, length, rest = _fold(a)
     behind, second = _far(length, tau)
     rate = 2 * math.pi / tau
-    near = torch.exp(-rate * rest.clamp(min=0))
+    near = _decay(rate * rest.clamp(min=0))
     total = 1 + near + behind + second
     ahead = -near * torch.expm1(-2 * rate * length) + 2 * second
     low = length - 2 * math.pi * ahead / total

@@ -1,0 +1,97 @@
+"""The molecules' part of the command line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from structdiff.domains.molecules.card import write_card
+from structdiff.domains.molecules.data import read
+from structdiff.domains.molecules.evaluation import evaluate_run
+from structdiff.domains.molecules.output import check_free, write
+from structdiff.domains.molecules.recipe import MoleculesConfig
+from structdiff.domains.molecules.run import Run, Samples
+from structdiff.domains.molecules.run import train as train_run
+
+__all__ = ["demo", "evaluate", "sample", "train"]
+
+
+def train(
+    config: Annotated[MoleculesConfig, tyro.conf.arg(name="")],
+    out: Path = Path("runs/molecules"),
+) -> None:
+    """Train on molecules, or go on with a run that was stopped.
+
+    --data PATH is short for --data.path PATH.
+
+    Args:
+        config: Settings of the run.
+        out: Folder of the run.
+    """
+    run = train_run(config, out)
+    write_card(run)
+    print(f"the run is in {out}; draw from it with: structdiff sample {out} -n 10 -o out.sdf")
+
+
+def sample(
+    run: Path,
+    molecules: int,
+    out: Path | None,
+    *,
+    sizes: tuple[int, ...],
+    steps: int | None,
+    eta: float | None,
+    seed: int,
+    given: Path | None,
+    only_valid: bool,
+    overwrite: bool,
+) -> None:
+    """Draw molecules and write or list them."""
+    if out is not None:
+        check_free(out, overwrite=overwrite)
+    core = None if given is None else read(given).structures
+    drawn = Run.load(run).sample(
+        molecules, sizes=sizes or None, steps=steps, eta=eta, seed=seed, given=core
+    )
+    report(drawn)
+    kept = np.flatnonzero([v.valid and v.connected for v in drawn.verdicts] if only_valid else [True] * len(drawn))
+    chosen, verdicts = drawn.structures.select(kept), [drawn.verdicts[i] for i in kept]
+    if out is not None:
+        print(write(out, chosen, verdicts, overwrite=overwrite).report())
+        return
+    for verdict in verdicts:
+        print(verdict.smiles if verdict.smiles and verdict.connected else f"invalid: {verdict.reasons[0]}")
+
+
+def report(drawn: Samples) -> None:
+    """Rates of all drawn, and why the others are not valid."""
+    total = len(drawn)
+    valid = sum(v.valid for v in drawn.verdicts)
+    whole = sum(v.valid and v.connected for v in drawn.verdicts)
+    print(f"{total} drawn: {valid} valid ({valid / total:.0%}), {whole} of them in one piece ({whole / total:.0%})")
+    kinds = Counter(_kind(v.reasons[0]) for v in drawn.verdicts if v.reasons)
+    for reason, count in kinds.most_common(3):
+        print(f"  {count} x {reason}")
+
+
+def _kind(reason: str) -> str:
+    """A reason without the number of the atom."""
+    words = reason.split()
+    return " ".join(words[2:]) if words[0] == "atom" else reason
+
+
+def evaluate(run: Path, molecules: int, *, steps: int | None, seed: int) -> None:
+    """Measure a run and refresh its card."""
+    loaded = Run.load(run)
+    result = evaluate_run(loaded, molecules, steps=steps, seed=seed)
+    print(result.table())
+    write_card(loaded, result.table())
+    print("written: " + ", ".join(str(path) for path in result.files))
+
+
+def demo() -> None:
+    """Nothing yet."""

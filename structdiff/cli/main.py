@@ -1,0 +1,96 @@
+"""The command `structdiff`: train, sample, evaluate, inspect, domains, demo."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from structdiff.cli.registry import DOMAINS, load
+
+__all__ = ["main"]
+
+USAGE = """usage: structdiff COMMAND ...
+
+Diffusion models for structured data.
+
+  train DOMAIN     train a model, or go on with a run that was stopped
+  sample RUN       draw from a trained model
+  evaluate RUN     draw, measure beside real data, write pictures
+  inspect RUN      what is in the folder of a run
+  domains          the kinds of data there are
+  demo DOMAIN      train a small model in minutes and show what it makes
+
+structdiff COMMAND --help says more; structdiff train molecules --help lists every setting."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; every expected failure is one line, without a traceback."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _run(words)
+    except (ValueError, OSError) as error:
+        print(f"structdiff: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("structdiff: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    command, rest = words[0], words[1:]
+    from structdiff.cli import commands
+
+    if command in ("train", "demo"):
+        _with_domain(command, rest)
+    elif command in commands.COMMANDS:
+        _call(commands.COMMANDS[command], f"structdiff {command}", rest)
+    else:
+        known = ["train", "demo", *commands.COMMANDS]
+        msg = f"there is no command {command!r}; there are: {', '.join(sorted(known))}"
+        raise ValueError(msg)
+
+
+def _with_domain(command: str, rest: list[str]) -> None:
+    """Commands whose settings depend on the domain."""
+    if not rest or rest[0].startswith("-"):
+        print(f"usage: structdiff {command} DOMAIN ...\n\nDOMAIN is one of: {', '.join(DOMAINS)}")
+        if not rest:
+            sys.exit(2)
+        return
+    domain = load(rest[0])
+    words = ["--data.path" if word == "--data" else word for word in rest[1:]]
+    words = [w.replace("--data=", "--data.path=") for w in words]
+    _call(getattr(domain.commands, command), f"structdiff {command} {rest[0]}", words)
+
+
+def _call(function: object, program: str, words: list[str]) -> None:
+    import tyro
+
+    from structdiff.training import NonFiniteLoss, Stopped
+
+    try:
+        tyro.cli(function, prog=program, args=words)  # type: ignore[call-overload]
+    except Stopped as stopped:
+        print(f"structdiff: {stopped}")
+    except NonFiniteLoss as error:
+        msg = str(error)
+        raise ValueError(msg) from None
+
+
+def _one_line(error: Exception) -> str:
+    """What happened; for settings, field by field."""
+    fields = getattr(error, "errors", None)
+    if fields is None:
+        return str(error)
+    lines = []
+    for item in fields():
+        name = ".".join(str(part) for part in item["loc"])
+        lines.append(f"{name} = {item['input']!r}: {item['msg']}")
+    return "; ".join(lines)
+
+
+if __name__ == "__main__":
+    main()
