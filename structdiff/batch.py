@@ -51,32 +51,44 @@ class Batch:
 
     def __post_init__(self) -> None:
         if self.leaves.keys() != self.layouts.keys() or not self.leaves:
-            msg = f"leaves {sorted(self.leaves)} and layouts {sorted(self.layouts)} must have the same names, at least one"
+            names = f"leaves {sorted(self.leaves)} and layouts {sorted(self.layouts)}"
+            msg = f"{names} must have the same names, at least one"
             raise ValueError(msg)
         for name, x in self.leaves.items():
-            if x.shape[0] != self.layouts[name].rows:
-                msg = f"leaf {name!r} has shape {tuple(x.shape)}, but its layout has {self.layouts[name].rows} rows: the first axis must be rows"
+            rows = self.layouts[name].rows
+            if x.ndim == 0 or x.shape[0] != rows:
+                shape = f"leaf {name!r} has shape {tuple(x.shape)}"
+                msg = f"{shape}, but its layout has {rows} rows: the first axis must be rows"
                 raise ValueError(msg)
         counts = {name: layout.samples for name, layout in self.layouts.items()}
         if len(set(counts.values())) > 1:
             msg = f"all leaves must have the same number of samples, got {counts}"
             raise ValueError(msg)
         self._check_sides()
-        if self.ids.shape[0] != self.samples:
+        if not len(self.ids):
             object.__setattr__(self, "ids", torch.arange(self.samples, device=self.device))
+        if self.ids.shape != (self.samples,):
+            msg = f"ids has shape {tuple(self.ids.shape)}, but there are {self.samples} samples"
+            raise ValueError(msg)
 
     def _check_sides(self) -> None:
         for name, value in (*self.condition.items(), *self.present.items()):
             if value.shape[:1] != (self.samples,):
-                msg = f"condition {name!r} has shape {tuple(value.shape)}, but there are {self.samples} samples: give one row per sample"
+                has = f"condition {name!r} has shape {tuple(value.shape)}"
+                msg = f"{has}, but there are {self.samples} samples: give one row per sample"
                 raise ValueError(msg)
+        unknown = self.present.keys() - self.condition.keys()
+        if unknown:
+            msg = f"present names {sorted(unknown)}, but conditions {sorted(self.condition)}"
+            raise ValueError(msg)
         for name, mask in self.given.items():
             if name not in self.leaves:
                 msg = f"given names the leaf {name!r}, but the leaves are {sorted(self.leaves)}"
                 raise ValueError(msg)
             shape = self.leaves[name].shape
             if mask.dtype != torch.bool or mask.shape not in (shape[:1], shape):
-                msg = f"given mask of {name!r} must be bool of shape {tuple(shape[:1])} or {tuple(shape)}, got {mask.dtype} {tuple(mask.shape)}"
+                must = f"must be bool of shape {tuple(shape[:1])} or {tuple(shape)}"
+                msg = f"given mask of {name!r} {must}, got {mask.dtype} {tuple(mask.shape)}"
                 raise ValueError(msg)
 
     @classmethod
@@ -110,7 +122,9 @@ class Batch:
             msg = f"the process has a leaf {name!r}, but the batch has {sorted(self.leaves)}"
             raise ValueError(msg)
         given = {name: self.given[name]} if name in self.given else {}
-        return Batch({name: self.leaves[name]}, {name: self.layouts[name]}, given=given, ids=self.ids)
+        return Batch(
+            {name: self.leaves[name]}, {name: self.layouts[name]}, given=given, ids=self.ids
+        )
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> Batch:
         """The same samples with other leaf tensors of the same names and rows."""

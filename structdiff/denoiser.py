@@ -73,13 +73,15 @@ class NetworkDenoiser(Denoiser):
         self_conditioning: Whether the network sees the previous estimate.
     """
 
-    def __init__(self, backbone: nn.Module, process: Process, *, self_conditioning: bool = False) -> None:
+    def __init__(
+        self, backbone: nn.Module, process: Process, *, self_conditioning: bool = False
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.process = process
         self.self_conditioning = self_conditioning
 
-    @final
+    @final  # type: ignore[misc]  # nn.Module declares forward writable
     def forward(
         self, batch: Batch, t: Any, previous: Mapping[str, Estimate] | None = None
     ) -> Mapping[str, Estimate]:
@@ -91,4 +93,5 @@ class NetworkDenoiser(Denoiser):
             values = {name: estimate.value.detach() for name, estimate in previous.items()}
         clock = {name: value.clamp(-LIMIT, LIMIT) for name, value in process.clock(t).items()}
         output = self.backbone(seen, clock, values)
-        return process.decode(output, batch.leaves, t)
+        estimates: Mapping[str, Estimate] = process.decode(output, batch.leaves, t)
+        return estimates

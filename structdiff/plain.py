@@ -122,7 +122,7 @@ def sample(
         A tensor `(samples, *event)` if the denoiser was trained on one, else a mapping.
     """
     process: Any = denoiser.process
-    device = next(denoiser.parameters()).device
+    device = next((weight.device for weight in denoiser.parameters()), torch.device("cpu"))
     chosen = sampler or DDPM(denoiser, UniformTime(steps))
     leaves = chosen.sample(Batch.of(process.empty(samples, device)), Generator(seed)).leaves
     return leaves["x"] if list(leaves) == ["x"] else dict(leaves)

@@ -17,18 +17,22 @@ from torch import Tensor
 
 from structdiff.layout import Layout
 
-__all__ = ["Generator", "Randomness"]
+__all__ = ["Generator", "Randomness", "Tempered"]
 
 
 class Randomness(ABC):
     """A source of uniform and normal numbers."""
 
     @abstractmethod
-    def normal(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    def normal(
+        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
         """Independent standard normal numbers; the first axis is rows."""
 
     @abstractmethod
-    def uniform(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    def uniform(
+        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
         """Independent numbers, uniform in [0, 1); the first axis is rows."""
 
     @abstractmethod
@@ -74,12 +78,16 @@ class Generator(Randomness):
         self.generator = torch.Generator(device=device)
         self.generator.manual_seed(seed)
 
-    def normal(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    def normal(
+        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
         """Independent standard normal numbers."""
         source = self.generator
         return torch.randn(*shape, generator=source, dtype=dtype, device=source.device).to(device)
 
-    def uniform(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    def uniform(
+        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
         """Independent numbers, uniform in [0, 1)."""
         source = self.generator
         return torch.rand(*shape, generator=source, dtype=dtype, device=source.device).to(device)
@@ -103,3 +111,63 @@ class Generator(Randomness):
     def restore(self, state: Tensor) -> None:
         """Set the generator's state."""
         self.generator.set_state(state)
+
+
+class Tempered(Randomness):
+    """Another source with the normal noise of steps scaled: sampling at low temperature.
+
+    Samples become more typical and less diverse; their law is no longer the model's. The draw
+    from the prior (step 0) and uniform numbers are left as they are.
+
+    Arguments:
+        source: Where the numbers come from.
+        temperature: Factor on normal numbers, at least 0; 1 changes nothing.
+
+    Raises:
+        ValueError: If the temperature is negative.
+
+    Example:
+        >>> cold = Tempered(Generator(0), 0.5).scoped(step=1)
+        >>> cold.normal((2,), torch.float32, "cpu")
+        tensor([ 0.7705, -0.1467])
+    """
+
+    def __init__(self, source: Randomness, temperature: float, *, scaled: bool = True) -> None:
+        if temperature < 0:
+            msg = f"temperature must be at least 0, got {temperature}"
+            raise ValueError(msg)
+        self.source, self.temperature, self.scaled = source, temperature, scaled
+
+    def normal(
+        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
+        """Normal numbers times the temperature, inside steps."""
+        drawn = self.source.normal(shape, dtype, device)
+        return drawn * self.temperature if self.scaled else drawn
+
+    def uniform(
+        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
+        """As the source draws them."""
+        return self.source.uniform(shape, dtype, device)
+
+    def scoped(
+        self,
+        *,
+        leaf: str | None = None,
+        step: int | None = None,
+        ids: Tensor | None = None,
+        layout: Layout | None = None,
+    ) -> Tempered:
+        """The source at that address; step 0 is not scaled."""
+        scaled = self.scaled if step is None else step > 0
+        source = self.source.scoped(leaf=leaf, step=step, ids=ids, layout=layout)
+        return Tempered(source, self.temperature, scaled=scaled)
+
+    def state(self) -> Tensor:
+        """That of the source."""
+        return self.source.state()
+
+    def restore(self, state: Tensor) -> None:
+        """Restore the source."""
+        self.source.restore(state)

@@ -9,7 +9,8 @@ from structdiff.domains.molecules.evaluation import Evaluation, evaluate_run
 from structdiff.domains.molecules.metrics import evaluate
 from structdiff.domains.molecules.output import write
 from structdiff.domains.molecules.recipe import MoleculesConfig
-from structdiff.domains.molecules.run import Run, Samples, train
+from structdiff.domains.molecules.run import Run, train
+from structdiff.domains.molecules.sampling import Samples
 from structdiff.domains.molecules.structures import Structures
 
 __all__ = [

@@ -83,12 +83,6 @@ class MoleculeCodec(Codec[Structures]):
             np.asarray(batch.layouts["element"].counts),
         )
 
-    def draw_sizes(self, samples: int, seed: int) -> NDArray[np.int64]:
-        """Sizes from the histogram of the training data."""
-        weights = np.asarray(self.sizes, np.float64)
-        generator = np.random.default_rng(seed)
-        return generator.choice(len(weights), samples, p=weights / weights.sum())
-
     def state(self) -> dict[str, Any]:
         """The four arguments."""
         return {

@@ -11,7 +11,9 @@ from structdiff.artifacts import write_atomic, write_json
 from structdiff.domains.molecules.metrics import baselines, evaluate
 from structdiff.domains.molecules.output import grid, trajectory, write
 from structdiff.domains.molecules.report import Report, comparison
-from structdiff.domains.molecules.run import Run, Samples, load_data
+from structdiff.domains.molecules.loading import load_data
+from structdiff.domains.molecules.run import Run
+from structdiff.domains.molecules.sampling import Samples
 from structdiff.domains.molecules.structures import Structures
 
 __all__ = ["Evaluation", "evaluate_run"]

@@ -105,7 +105,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise ValueError(f"cannot write {path}: it is a folder; give the name of a file")
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists; choose another name or pass overwrite=True")
+        raise ValueError(f"{path} exists; choose another name, or allow it to be replaced (overwrite)")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

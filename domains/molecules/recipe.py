@@ -18,7 +18,7 @@ from structdiff.domains.molecules.network import MoleculeBackbone
 from structdiff.objectives import EDM, Denoising, NormalClock, Uniform
 from structdiff.parameterisations import Preconditioned
 from structdiff.processes import Categorical, Gaussian, Product, absorbing, marginal, uniform
-from structdiff.schedules import Flow, Geometric, Grid, KarrasGrid, Window
+from structdiff.schedules import Flow, Geometric, Grid, UniformLogSNR, Window
 from structdiff.spaces import ZeroCentre
 from structdiff.training import TrainingConfig
 
@@ -99,10 +99,10 @@ class SamplerConfig(_Config):
     """Calls of the network."""
     eta: float = Field(1.0, ge=0, le=1)
     """Fresh noise: 0 none, 1 that of the Bayes kernel."""
+    temperature: float = Field(1.0, ge=0)
+    """Factor on the fresh noise; below 1, molecules are more typical and less diverse."""
     sigma_last: float = Field(0.01, gt=0)
     """Noise on positions at the last call, Angstrom."""
-    rho: float = Field(3.0, gt=0)
-    """How dense the grid is at low noise."""
     batch_size: int = Field(100, ge=1)
     """Molecules drawn together."""
 
@@ -163,12 +163,8 @@ def objective_of(config: MoleculesConfig, codec: MoleculeCodec) -> Denoising:
     )
 
 
-def grid_of(config: MoleculesConfig, steps: int | None = None) -> Grid:
-    """Times of sampling: dense at low noise, from the most noise to `sigma_last`."""
-    return KarrasGrid(
-        schedule_of(config),
-        steps or config.sampler.steps,
-        sigma_min=config.sampler.sigma_last,
-        sigma_max=config.noise.sigma_max,
-        rho=config.sampler.rho,
-    )
+def grid_of(config: MoleculesConfig) -> Grid:
+    """Times of sampling: evenly in the log of the noise, from the most to `sigma_last`."""
+    schedule = schedule_of(config)
+    last = -torch.log(torch.tensor(config.sampler.sigma_last))
+    return UniformLogSNR(schedule, config.sampler.steps, end=float(schedule.time(last)))

@@ -3,105 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from tqdm import tqdm
 
 from structdiff.artifacts import RunFolder, load_tensors, read_json, write_json
 from structdiff.batch import Batch
-from structdiff.denoiser import Denoiser, NetworkDenoiser
-from structdiff.domains.molecules.chemistry import Verdict, judge
+from structdiff.denoiser import NetworkDenoiser
 from structdiff.domains.molecules.codec import MoleculeCodec
-from structdiff.domains.molecules.data import Skipped, embedded, read
+from structdiff.domains.molecules.loading import load_data
 from structdiff.domains.molecules.recipe import (
     MoleculesConfig,
+    SamplerConfig,
     build,
     grid_of,
     objective_of,
 )
+from structdiff.domains.molecules.sampling import Samples, Watch, draw, draw_sizes
 from structdiff.domains.molecules.structures import Structures
-from structdiff.layout import Layout
 from structdiff.likelihood import Bound, bound
 from structdiff.random import Generator
-from structdiff.samplers import Ancestral, Carry
+from structdiff.schedules import Grid
 from structdiff.training import Source, Trainer, pick_device
 from structdiff.training.distributed import shard, start
 
-__all__ = ["Data", "Run", "Samples", "load_data", "train"]
-
-
-@dataclass(frozen=True)
-class Data:
-    """Molecules for training, for validation during it, and for judging."""
-
-    train: Structures
-    validation: Structures
-    reference: Structures
-    skipped: tuple[Skipped, ...]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Drawn molecules, all of them, each with its verdict."""
-
-    structures: Structures
-    verdicts: Sequence[Verdict]
-
-    def __len__(self) -> int:
-        return len(self.verdicts)
-
-
-def load_data(config: MoleculesConfig) -> Data:
-    """Read and split the molecules of a config.
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If too few molecules are left to train on, or the split does not fit.
-    """
-    settings = config.data
-    skipped: tuple[Skipped, ...] = ()
-    if settings.path is None:
-        molecules = embedded()
-    else:
-        loaded = read(settings.path, max_atoms=settings.max_atoms)
-        molecules, skipped = loaded.structures, loaded.skipped
-    train, test = _split(molecules, settings.split, skipped)
-    if settings.hydrogens == "implicit":
-        train, test = train.without_hydrogens(), test.without_hydrogens()
-    held = min(settings.validation, len(train) // 5)
-    order = np.random.default_rng(0).permutation(len(train))
-    kept, aside = train.select(np.sort(order[held:])), train.select(np.sort(order[:held]))
-    if len(kept) < 2:
-        msg = f"{len(kept)} molecules are left to train on; at least 2 are needed: give a larger file"
-        raise ValueError(msg)
-    return Data(kept, aside, test if len(test) else kept, skipped)
-
-
-def _split(
-    molecules: Structures, path: str | None, skipped: tuple[Skipped, ...]
-) -> tuple[Structures, Structures]:
-    """Training and test molecules."""
-    if path is None:
-        return molecules, molecules.select(np.zeros(0, np.int64))
-    if skipped:
-        msg = f"data.split numbers the molecules of the whole file, but {len(skipped)} of it were skipped: split the file itself"
-        raise ValueError(msg)
-    with np.load(path, allow_pickle=False) as file:
-        missing = {"train", "test"} - set(file.files)
-        if missing:
-            msg = f"{path} has the arrays {sorted(file.files)}, {sorted(missing)} are missing"
-            raise ValueError(msg)
-        parts = file["train"], file["test"]
-    highest = max(int(part.max(initial=-1)) for part in parts)
-    if highest >= len(molecules):
-        msg = f"{path} names molecule {highest}, but the data has {len(molecules)}"
-        raise ValueError(msg)
-    return molecules.select(parts[0]), molecules.select(parts[1])
+__all__ = ["Run", "train"]
 
 
 def train(
@@ -202,6 +129,15 @@ class Run:
         denoiser.to(pick_device(config.training.device)).eval()
         return cls(folder, config, codec, denoiser)
 
+    @classmethod
+    def pretrained(cls) -> Run:
+        """The model that comes with structdiff, trained on 100,000 molecules of QM9.
+
+        Raises:
+            FileNotFoundError: If the package was installed without it.
+        """
+        return cls.load(Path(__file__).with_name("pretrained"))
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -214,82 +150,45 @@ class Run:
         sizes: Sequence[int] | None = None,
         steps: int | None = None,
         eta: float | None = None,
+        temperature: float | None = None,
+        given: Structures | None = None,
         seed: int = 0,
         progress: bool = True,
-        watch: Callable[[int, Structures], None] | None = None,
+        watch: Watch | None = None,
     ) -> Samples:
         """Draw molecules; nothing is rejected or corrected.
 
         Arguments:
             molecules: How many.
-            sizes: Numbers of atoms to choose from, each as often; the training data's histogram
-                by default.
+            sizes: Numbers of atoms to choose from; the training data's histogram by default.
             steps: Calls of the network, the config's by default.
             eta: Fresh noise in [0, 1], the config's by default.
+            temperature: Factor on the fresh noise, the config's by default.
+            given: One molecule whose atoms every drawn one contains, where they are (held by
+                replacement, see `structdiff.guidance.Replacement`).
             seed: Start of the random numbers.
             progress: Whether to show a bar.
             watch: Called with the steps done and the noisy molecules of the first batch.
 
         Raises:
-            ValueError: If a number is out of range.
+            ValueError: If a number is out of range, or the given part does not fit.
         """
-        counts = self._sizes(molecules, sizes, seed)
-        settings = self.config.sampler
-        sampler = Ancestral(
+        changes = {"steps": steps, "eta": eta, "temperature": temperature}
+        settings = self.config.sampler.model_dump()
+        settings |= {name: value for name, value in changes.items() if value is not None}
+        sampler = SamplerConfig.model_validate(settings)
+        config = self.config.model_copy(update={"sampler": sampler})
+        least = 0 if given is None else int(given.count[0]) + 1
+        counts = draw_sizes(self.codec, molecules, sizes, seed, least)
+        return draw(
             self.denoiser,
-            grid_of(self.config, steps),
-            eta=settings.eta if eta is None else eta,
-        )
-        parts = []
-        size = settings.batch_size
-        bar = tqdm(total=len(counts) * sampler.steps, unit="step", disable=not progress)
-        for number, low in enumerate(range(0, len(counts), size)):
-            chosen = counts[low : low + size]
-
-            def done(step: int, carry: Carry, chosen: Any = chosen, first: bool = low == 0) -> None:
-                bar.update(len(chosen))
-                if watch is not None and first:
-                    watch(step, self._structures(carry.x, chosen))
-
-            blank = self._blank(chosen)
-            parts.append(self.codec.decode(sampler.sample(blank, self._random(seed, number), done)))
-        bar.close()
-        structures = Structures.concatenate(parts)
-        return Samples(structures, judge(structures, implicit=self.implicit))
-
-    @property
-    def implicit(self) -> bool:
-        """Whether hydrogens are left out."""
-        return self.config.data.hydrogens == "implicit"
-
-    def _random(self, seed: int, number: int) -> Generator:
-        return Generator(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
-
-    def _sizes(self, molecules: int, sizes: Sequence[int] | None, seed: int) -> list[int]:
-        if molecules < 1:
-            msg = f"molecules must be at least 1, got {molecules}"
-            raise ValueError(msg)
-        if sizes is None:
-            return [int(n) for n in self.codec.draw_sizes(molecules, seed)]
-        if not sizes or min(sizes) < 2:
-            msg = f"sizes must be numbers of atoms, each at least 2, got {list(sizes)}"
-            raise ValueError(msg)
-        return [int(n) for n in np.random.default_rng(seed).choice(sizes, molecules)]
-
-    def _blank(self, counts: Sequence[int]) -> Batch:
-        layout = Layout.ragged(counts, self.device)
-        process: Any = self.denoiser.process
-        return Batch(
-            process.empty(layout.rows, self.device), {"position": layout, "element": layout}
-        )
-
-    def _structures(self, x: Mapping[str, torch.Tensor], counts: Sequence[int]) -> Structures:
-        """Noisy leaves as molecules; a masked atom is the unknown element."""
-        numbers = np.array([*self.codec.elements, 0], np.uint8)
-        return Structures(
-            x["position"].cpu().numpy(),
-            numbers[x["element"].clamp(max=len(self.codec.elements)).cpu().numpy()],
-            np.asarray(counts),
+            self.codec,
+            config,
+            counts,
+            seed=seed,
+            given=given,
+            progress=progress,
+            watch=watch,
         )
 
     def bound(self, structures: Structures, *, draws: int = 2, steps: int = 500) -> Bound:
@@ -301,21 +200,15 @@ class Run:
             steps: Steps of the chain.
         """
         batch = self.codec.encode(structures).to(self.device)
-        grid = grid_of(self.config, steps)
-        return bound(self.denoiser, batch, grid, Generator(0), draws=draws, terms=20)
+        return bound(self.denoiser, batch, self._grid(steps), Generator(0), draws=draws, terms=20)
+
+    def _grid(self, steps: int) -> Grid:
+        sampler = self.config.sampler.model_copy(update={"steps": steps})
+        return grid_of(self.config.model_copy(update={"sampler": sampler}))
 
     def nats(self, batch: Batch) -> dict[str, float]:
         """Validation numbers: the bound per molecule, in nats."""
-        report = bound(
-            self.denoiser,
-            batch.to(self.device),
-            grid_of(self.config, 500),
-            Generator(0),
-            terms=10,
-        )
+        batch = batch.to(self.device)
+        report = bound(self.denoiser, batch, self._grid(500), Generator(0), terms=10)
         per_leaf = {f"bound_{n}": float(report.leaf(n).mean()) for n in report.prior}
         return {"bound": math.fsum(per_leaf.values()), **per_leaf}
-
-    def denoise(self) -> Denoiser:
-        """The denoiser, for samplers of one's own."""
-        return self.denoiser

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from structdiff.artifacts.store import read_json, write_atomic, write_json
+from structdiff.artifacts.store import read_json, remove_temporary, write_atomic, write_json
 
 __all__ = ["SCHEMA", "RunFolder", "differences"]
 
@@ -27,7 +27,9 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         return [
             line
             for name in names
-            for line in differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+            for line in differences(
+                old.get(name), new.get(name), f"{path}.{name}" if path else name
+            )
         ]
     return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
 
@@ -56,6 +58,8 @@ class RunFolder:
             ValueError: If the folder holds another config; it says what differs.
             OSError: If the folder cannot be made or written.
         """
+        for path in (self.config, self.codec, self.state, self.model, self.ema, self.metrics):
+            remove_temporary(path)
         if self.config.exists():
             changed = differences(self.read_config(domain), dict(config))
             if changed:
@@ -84,7 +88,7 @@ class RunFolder:
         if not isinstance(content, dict) or not {"schema", "domain", "config"} <= content.keys():
             msg = f"{self.config} has no schema, domain and config: it is not a run's"
             raise ValueError(msg)
-        if content["schema"] > SCHEMA:
+        if not isinstance(content["schema"], int) or content["schema"] > SCHEMA:
             msg = f"{self.config} has schema {content['schema']}, this version reads up to {SCHEMA}: upgrade structdiff"
             raise ValueError(msg)
         if domain is not None and content["domain"] != domain:
@@ -101,10 +105,12 @@ class RunFolder:
 
     def keep_metrics(self, step: int) -> None:
         """Drop lines of steps after `step`, which a resumed run will write again."""
-        lines = self.read_metrics()
-        kept = [line for line in lines if line.get("step", 0) <= step]
-        if len(kept) < len(lines):
-            write_atomic(self.metrics, "".join(json.dumps(x) + "\n" for x in kept).encode())
+        if not self.metrics.exists():
+            return
+        kept = [line for line in self.read_metrics() if line.get("step", 0) <= step]
+        content = "".join(json.dumps(x) + "\n" for x in kept).encode()
+        if content != self.metrics.read_bytes():
+            write_atomic(self.metrics, content)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All whole lines of `metrics.jsonl`; a line cut by a kill is left out."""

@@ -19,7 +19,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-__all__ = ["load_tensors", "read_json", "save_tensors", "write_atomic", "write_json"]
+__all__ = [
+    "load_tensors",
+    "read_json",
+    "remove_temporary",
+    "save_tensors",
+    "write_atomic",
+    "write_json",
+]
 
 _CHECKSUM = "checksum"
 
@@ -43,6 +50,12 @@ def write_atomic(path: Path, content: bytes) -> None:
         reason = error.strerror or str(error)
         msg = f"could not write {path}: {reason}. What was there is untouched; free space or choose another folder"
         raise OSError(error.errno, msg) from error
+
+
+def remove_temporary(path: Path) -> None:
+    """Remove what a writer of this file that was killed has left beside it."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -81,7 +94,8 @@ def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write tensors and text atomically as safetensors, with a checksum."""
-    whole = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    # Copies, since safetensors refuses tensors that share memory, as tied weights do.
+    whole = {name: x.detach().to("cpu", copy=True).contiguous() for name, x in tensors.items()}
     text = dict(metadata or {}) | {_CHECKSUM: _digest(whole)}
     write_atomic(path, save(whole, text))
 

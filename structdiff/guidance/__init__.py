@@ -1,1 +1,5 @@
 """Guidance: wrappers that tilt or hold what a sampler draws."""
+
+from structdiff.guidance.replacement import Replacement
+
+__all__ = ["Replacement"]

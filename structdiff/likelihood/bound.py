@@ -42,9 +42,11 @@ class Bound:
         prior: KL of q(x_1 | x_0) from the prior, by leaf, `(samples,)`.
         divergence: Sum of the KL terms, likewise.
         reconstruction: Term of the last step, likewise.
-        error: Standard error of the total from the Monte-Carlo draws, `(samples,)`; NaN for one draw.
+        error: Standard error of the total from the Monte-Carlo draws, `(samples,)`; NaN for one
+            draw.
         kind: What the number is.
         measure: What densities are against.
+        units: What the numbers count.
     """
 
     prior: Terms
@@ -102,21 +104,38 @@ def bound(
             unbiased; all of them by default.
 
     Raises:
-        ValueError: If the process has no densities or `draws` is below 1.
+        ValueError: If the process has no densities, or `draws` or `terms` is below 1.
+
+    Example:
+        >>> from structdiff.processes import Gaussian, Product
+        >>> from structdiff.random import Generator
+        >>> from structdiff.schedules import Linear, UniformTime
+        >>> from structdiff.testing import ExactDenoiser
+        >>> data = Batch.of(torch.tensor([0.0]))
+        >>> denoiser = ExactDenoiser(Product({"x": Gaussian(Linear())}), data)
+        >>> bound(denoiser, data, UniformTime(10), Generator(0)).divergence["x"]
+        tensor([0.])
     """
-    process: Any = denoiser.process.bind(batch)
+    process: Any = denoiser.process
     if not process.offers(Tractable):
-        msg = f"the bound needs densities: {type(denoiser.process).__name__} is not Tractable"
+        msg = f"the bound needs densities: {type(process).__name__} is not Tractable"
         raise ValueError(msg)
-    if draws < 1:
-        msg = f"draws must be at least 1, got {draws}"
+    if draws < 1 or (terms is not None and terms < 1):
+        msg = f"draws and terms must be at least 1, got {draws} and {terms}"
         raise ValueError(msg)
-    x_0 = batch.leaves
-    per_draw = [_one_draw(denoiser, process, batch, grid, random, terms) for _ in range(draws)]
+    process, x_0 = process.bind(batch), batch.leaves
+    times = grid.times().to(batch.device)
+    per_draw = [
+        # Each draw has its own steps, so that a source that follows addresses gives new noise.
+        _one_draw(denoiser, process, batch, times, random, draw * len(times), terms)
+        for draw in range(draws)
+    ]
     middle = {n: torch.stack([a[n] for a, _ in per_draw]).mean(0) for n in x_0}
     last = {n: torch.stack([b[n] for _, b in per_draw]).mean(0) for n in x_0}
     totals = torch.stack([sum(a[n] + b[n] for n in x_0) for a, b in per_draw])
-    error = totals.std(0) / math.sqrt(draws) if draws > 1 else torch.full_like(totals[0], torch.nan)
+    error = (
+        totals.std(0) / math.sqrt(draws) if draws > 1 else torch.full_like(totals[0], torch.nan)
+    )
     return Bound(_per_sample(process.prior_divergence(x_0), batch), middle, last, error)
 
 
@@ -128,31 +147,40 @@ def _one_draw(
     denoiser: Denoiser,
     process: Any,
     batch: Batch,
-    grid: Grid,
+    times: Tensor,
     random: Randomness,
+    first: int,
     terms: int | None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Sum of divergences and the reconstruction, each by leaf and sample."""
-    times = grid.times().to(batch.device)
     plan = process.plan(times, 1.0)
-    inner = len(times) - 2
-    used = inner if terms is None else min(terms, inner)
-    shift = random.uniform((1,), torch.float64, "cpu").item()
-    chosen = [int((k + shift) * inner / used) for k in range(used)] if terms else range(inner)
-    total: dict[str, Tensor] = {n: torch.zeros((), device=batch.device) for n in batch.leaves}
-    for i in chosen:
-        t, x_t, estimate = _look(denoiser, process, batch, times[i], random)
+    last = len(times) - 2
+    used = last if terms is None else min(terms, last)
+    total = {name: torch.zeros(batch.samples, device=batch.device) for name in batch.leaves}
+    for i in _chosen(last, used, random.scoped(step=first + last + 1)):
+        t, x_t, estimate = _look(denoiser, process, batch, times[i], random.scoped(step=first + i))
         oracle = process.oracle(batch.leaves, x_t, t)
         term = _per_sample(process.divergence(oracle, estimate, x_t, plan[i]), batch)
-        total = {name: total[name] + term[name] * (inner / used) for name in term}
-    t, x_t, estimate = _look(denoiser, process, batch, times[-2], random)
-    last = _per_sample(process.reconstruction(estimate, batch.leaves, x_t, t), batch)
-    return {n: x.expand(batch.samples) for n, x in total.items()}, last
+        total = {name: total[name] + term[name] * (last / used) for name in term}
+    t, x_t, estimate = _look(
+        denoiser, process, batch, times[last], random.scoped(step=first + last)
+    )
+    end = process.reconstruction(estimate, batch.leaves, x_t, t)
+    return total, _per_sample(end, batch)
+
+
+def _chosen(steps: int, used: int, random: Randomness) -> list[int]:
+    """`used` of the steps, one from each of as many parts of equal length."""
+    if used == steps:
+        return list(range(steps))
+    shift = random.uniform((1,), torch.float64, "cpu").item()
+    return [min(int((k + shift) * steps / used), steps - 1) for k in range(used)]
 
 
 def _look(
     denoiser: Denoiser, process: Any, batch: Batch, time: Tensor, random: Randomness
 ) -> tuple[Any, Any, Any]:
+    """A noisy record and what the denoiser says of it."""
     t = process.times(time)
     x_t = process.diffuse(batch.leaves, t, random)
     return t, x_t, denoiser(batch.with_leaves(x_t), t, None)

@@ -103,7 +103,9 @@ class EGNN(nn.Module):
             _Layer(width, hidden, basis, moves=(k + 1) % every == 0 and k + 1 < layers)
             for k in range(layers)
         )
-        self.vector = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1, bias=False))
+        self.vector = nn.Sequential(
+            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1, bias=False)
+        )
         _initialise(self.vector[2], 0.1)  # type: ignore[arg-type]
         self.leave = _initialise(nn.Linear(hidden, outputs), 1.0)
 
@@ -144,14 +146,18 @@ class EGNN(nn.Module):
         r = _linear(self.see, seen)
         for layer in self.layers:
             normed = F.layer_norm(h, h.shape[1:]).to(dtype)
-            a, b, own = _linear(layer.rows, normed).split([layer.width, layer.width, layer.hidden], 1)
+            a, b, own = _linear(layer.rows, normed).split(
+                [layer.width, layer.width, layer.hidden], 1
+            )
             total, gated, r, u = edge_messages(
                 r, a.contiguous(), b.contiguous(), layer.edge.weight.to(dtype), pairs
             )
             gathered = _linear(layer.gathered, torch.cat([total, gated], 1) * 0.25)
             h = h + _linear(layer.update, F.silu(own + gathered)).to(h.dtype)
             if layer.move is not None:
-                x = x + 0.3 * antisymmetric_sum(direction * _linear(layer.move, u).to(x.dtype), pairs)
+                x = x + 0.3 * antisymmetric_sum(
+                    direction * _linear(layer.move, u).to(x.dtype), pairs
+                )
                 direction, seen = self._see(x, pairs, dtype)
                 r = r + _linear(layer.see, seen)
         scalar = _linear(self.vector[2], F.silu(_linear(self.vector[0], u))).to(x.dtype)

@@ -25,6 +25,9 @@ class ClockEmbedding(nn.Module):
         lowest: Lowest angular frequency per unit of the clock.
         highest: Highest.
 
+    Raises:
+        ValueError: If `features` is odd or below 2.
+
     Example:
         >>> ClockEmbedding(4)(torch.zeros(2)).tolist()
         [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]]
@@ -34,6 +37,9 @@ class ClockEmbedding(nn.Module):
 
     def __init__(self, features: int = 32, *, lowest: float = 0.25, highest: float = 8.0) -> None:
         super().__init__()
+        if features < 2 or features % 2:
+            msg = f"features must be even and at least 2, got {features}"
+            raise ValueError(msg)
         steps = torch.linspace(math.log(lowest), math.log(highest), features // 2)
         self.register_buffer("frequency", steps.exp(), persistent=False)
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from structdiff.batch import Batch
-from structdiff.denoiser import Denoiser
+from structdiff.denoiser import LIMIT, Denoiser
 from structdiff.objectives.times import TimeDistribution, UniformTimes
 from structdiff.objectives.weights import SNR, Weight
 from structdiff.processes import Estimate
@@ -115,7 +115,8 @@ class Denoising(Objective):
         if random.uniform((1,), torch.float64, "cpu").item() >= self.self_conditioning:
             return None
         with torch.no_grad():
-            return denoiser(noisy, t, None)
+            first: Mapping[str, Estimate] = denoiser(noisy, t, None)
+        return first
 
     def reduce(self, name: str, error: Tensor, clock: Tensor, batch: Batch) -> Tensor:
         """Weighted error per row to mean per sample and entry."""
@@ -125,8 +126,9 @@ class Denoising(Objective):
                 msg = f"weights has {sorted(weight)} but no weight for the leaf {name!r}"
                 raise ValueError(msg)
             weight = weight[name]
-        per_row = weight(clock.clamp(max=20.0)).to(error)
-        if per_row.ndim > 1:
-            per_row = per_row.flatten(1).mean(1)
+        per_row = weight(clock.clamp(max=LIMIT)).to(error)
+        if per_row.ndim > 1:  # given entries are clean and have no weight
+            noisy = (clock < torch.inf).to(error).flatten(1)
+            per_row = (noisy * per_row.flatten(1)).sum(1) / noisy.sum(1).clamp(min=1)
         entries = max(1, batch[name][:1].numel())
         return batch.layouts[name].mean(per_row * error) / entries

@@ -6,7 +6,8 @@ all: the mean loss has less variance and the same expectation.
 References:
     Variational Diffusion Models (Kingma et al., 2021), appendix I.1.
     https://arxiv.org/abs/2107.00630
-    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), table 1.
+    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
+    table 1.
     https://arxiv.org/abs/2206.00364
 """
 
@@ -43,7 +44,7 @@ class UniformTimes(TimeDistribution):
     """Uniform in [low, high].
 
     Arguments:
-        low: Earliest time; positive where sigma(0) = 0, since weights may grow without bound there.
+        low: Earliest time; positive where sigma(0) = 0, since weights may be unbounded there.
         high: Latest time.
 
     Raises:
@@ -67,10 +68,16 @@ class NormalClock(TimeDistribution):
     Arguments:
         schedule: The schedule that turns noise levels into times.
         mean: Mean of log(sigma / alpha) before truncation, -1.2 in the paper.
-        std: Its standard deviation, 1.2 in the paper.
+        std: Its standard deviation, 1.2 in the paper; positive.
+
+    Raises:
+        ValueError: If `std` is not positive.
     """
 
     def __init__(self, schedule: Schedule, mean: float = -1.2, std: float = 1.2) -> None:
+        if std <= 0:
+            msg = f"std must be positive, got {std}"
+            raise ValueError(msg)
         ends = -schedule(torch.tensor([0.0, 1.0])).clock
         low, high = torch.special.ndtr((ends - mean) / std)
         # The quantile function is tabulated once: it is the inverse of two inverses.

@@ -8,7 +8,8 @@ References:
     Variational Diffusion Models (Kingma et al., 2021). https://arxiv.org/abs/2107.00630
     Efficient Diffusion Training via Min-SNR Weighting (Hang et al., 2023).
     https://arxiv.org/abs/2303.09556
-    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), table 1.
+    Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
+    table 1.
     https://arxiv.org/abs/2206.00364
 """
 

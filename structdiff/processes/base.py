@@ -2,11 +2,11 @@ r"""The contract of a process: what noise does to a leaf, and how to undo it.
 
 A *process* noises x_0 to x_t. The generator of its time reversal depends on the data only
 through one statistic of p(x_0 given x_t), the *estimate*: the posterior mean on R^n, the class
-probabilities on a finite set, the expected score (in units of its time) on a manifold. A `Markov` process also has the
-kernel q(x_t | x_s); a `Tractable` one has densities. A process is bound to a batch before use, so
-that no method takes a layout, a mask or a condition.
+probabilities on a finite set, the expected score (in units of its time) on a manifold. A `Markov`
+process also has the kernel q(x_t | x_s); a `Tractable` one has densities. A process is bound to a
+batch before use, so that no method takes a layout, a mask or a condition.
 
-Times are a mapping from leaf to a scalar, `(rows,)` or `(rows, *event)`; for one leaf, that tensor.
+Times are a mapping from leaf to a scalar, `(rows,)` or `(rows, *event)`; for one leaf, one.
 `CLEAN` (any negative time) is the data themselves.
 """
 
@@ -23,7 +23,16 @@ from torch import Tensor, nn
 from structdiff.batch import Batch
 from structdiff.random import Randomness
 
-__all__ = ["Coefficients", "Estimate", "Estimates", "Markov", "Process", "Rule", "State", "Tractable"]
+__all__ = [
+    "Coefficients",
+    "Estimate",
+    "Estimates",
+    "Markov",
+    "Process",
+    "Rule",
+    "State",
+    "Tractable",
+]
 
 State: TypeAlias = Any
 """A tensor for one leaf, a mapping of states for a product."""
@@ -32,7 +41,7 @@ Coefficients: TypeAlias = Any
 """What one step of a plan needs: a named tuple for one leaf, a mapping for a product."""
 
 Rule: TypeAlias = Callable[[Tensor], Tensor]
-"""Clocks of a grid, `(steps + 1,)`, to the weights of each step, `(steps, order)`, latest first."""
+"""Clocks of a grid, `(steps + 1,)`, to weights of each step, `(steps, order)`, latest first."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ class Process(nn.Module, ABC):
     """What every process offers."""
 
     @abstractmethod
-    def offers(self, contract: type[Process]) -> bool:
+    def offers(self, contract: type[Any]) -> bool:
         """Whether the process meets this contract (a product does if all its leaves do)."""
 
     @abstractmethod
@@ -65,7 +74,7 @@ class Process(nn.Module, ABC):
 
     @abstractmethod
     def empty(self, rows: Any, device: torch.device | str = "cpu") -> State:
-        """A placeholder state of that many rows (per leaf), to bind a batch that is to be drawn."""
+        """A placeholder of that many rows (per leaf), to bind a batch that is to be drawn."""
 
     @abstractmethod
     def prior(self, random: Randomness) -> State:
@@ -141,6 +150,18 @@ class Tractable(Markov, ABC):
     @abstractmethod
     def oracle(self, x_0: State, x_t: State, t: Any) -> Estimates:
         """The estimate when x_0 is known."""
+
+    @abstractmethod
+    def impose(self, estimate: Estimates, x_0: State, held: Any, x_t: State, t: Any) -> Estimates:
+        """The estimate with the oracle of x_0 at held rows.
+
+        Arguments:
+            estimate: Estimates at x_t.
+            x_0: Known values.
+            held: Rows to hold, `(rows,)` per leaf.
+            x_t: Noisy leaves.
+            t: Times.
+        """
 
     @abstractmethod
     def mean(self, estimates: Estimates, weights: Any, rows: Any) -> Estimates:

@@ -7,7 +7,8 @@ expected score in units of its own time: a tangent vector at x_t that points to 
 
     x_s = exp_{x_t}[(1 - sqrt((1 - f) tau_s / tau_t)) estimate + sqrt(tau_s f) z],
 
-which in flat space is the Gaussian variance-exploding step (DDIM at 0, Bayes at 1), exact at s = 0.
+which in flat space is the Gaussian variance-exploding step (DDIM at 0, Bayes at 1), exact at
+s = 0.
 
 References:
     Riemannian Score-Based Generative Modelling (De Bortoli et al., 2022).
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor
 
 from structdiff.processes.base import Estimate, Tractable
-from structdiff.processes.leaf import Leaf, expand
+from structdiff.processes.leaf import Leaf, check_falling, expand
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule
 from structdiff.spaces import HeatKernel
@@ -75,9 +76,10 @@ class Brownian(Leaf, Tractable):
             ValueError: If single entries of a row are given: a point is held whole.
         """
         if t.ndim > 1:
-            msg = f"times of a manifold leaf must be () or (rows,), got {tuple(t.shape)}: give whole rows"
+            shape = f"times of a manifold leaf must be () or (rows,), got {tuple(t.shape)}"
+            msg = f"{shape}: give whole rows"
             raise ValueError(msg)
-        return (self.schedule(t).sigma ** 2).to(x.device, x.dtype)
+        return self.schedule.forward(t).sigma.square().to(x.device, x.dtype)
 
     def state_dtype(self) -> torch.dtype:
         """The default float."""
@@ -98,8 +100,9 @@ class Brownian(Leaf, Tractable):
 
     def corrupt(self, x_s: Tensor, s: Tensor, t: Tensor, random: Randomness) -> Tensor:
         """A draw of the heat kernel at tau(t) - tau(s)."""
-        tau = self.tau(t, x_s) - self.tau(s, x_s)
-        return self.manifold.diffuse(x_s, tau.clamp(min=0), random)
+        x = x_s.new_empty(0, dtype=torch.float64)  # the difference is taken in float64
+        tau = (self.tau(t, x) - self.tau(s, x)).clamp(min=0)
+        return self.manifold.diffuse(x_s, tau.to(x_s.dtype), random)
 
     def encode(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The point."""
@@ -118,6 +121,13 @@ class Brownian(Leaf, Tractable):
         score = self.manifold.score(x_0, x_t, safe)
         return Estimate(self.free(expand(tau, score) * score))
 
+    def impose(
+        self, estimate: Estimate, x_0: Tensor, held: Tensor, x_t: Tensor, t: Tensor
+    ) -> Estimate:
+        """The oracle at held rows."""
+        truth = self.oracle(x_0, x_t, t).value
+        return Estimate(torch.where(expand(held, truth), truth, estimate.value))
+
     def mean(self, estimates: Estimate, weights: Tensor, rows: Tensor) -> Estimate:
         """Weighted mean of the tangent vectors."""
         return Estimate(self.pool(estimates.value, weights, rows))
@@ -128,7 +138,13 @@ class Brownian(Leaf, Tractable):
         return self.manifold.norm2(estimate.value - truth)
 
     def plan(self, times: Tensor, eta: float) -> Sequence[BrownianStep]:
-        """Drift and noise of every step."""
+        """Drift and noise of every step.
+
+        Raises:
+            ValueError: If times rise and eta is not 0.
+        """
+        if eta > 0:
+            check_falling(times)
         tau = self.schedule(times).sigma ** 2
         ratio = torch.where(tau[:-1] > 0, tau[1:] / tau[:-1], 1.0)
         fresh = eta**2 * (1 - ratio)
@@ -152,7 +168,7 @@ class Brownian(Leaf, Tractable):
         weights: Sequence[Tensor],
         x_t: Tensor,
     ) -> Estimate:
-        """Weighted sum of the denoised points, seen from x_t: log_{x_t}(x) + transported estimate."""
+        """Weighted sum of the denoised points seen from x_t: log_{x_t}(x) + moved estimate."""
         if len(weights) == 1:
             return history[0][1]
         total = torch.zeros_like(history[0][1].value)
@@ -193,9 +209,7 @@ class Brownian(Leaf, Tractable):
         gap = self.manifold.entropy_gap(self.tau(torch.ones(()), x_0))
         return self.free(gap.expand(x_0.shape[:1]))
 
-    def reconstruction(
-        self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor
-    ) -> Tensor:
+    def reconstruction(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """-log of the heat kernel at tau(t) around the denoised point, per row."""
         centre = self.manifold.exp(x_t, estimate.value)
         return -self.free(self.manifold.log_kernel(centre, x_0, self.tau(t, x_t)))

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from structdiff.processes.base import Estimate, Tractable
-from structdiff.processes.leaf import Leaf, expand, sum_event
+from structdiff.processes.leaf import Leaf, check_falling, expand, sum_event
 from structdiff.processes.transitions import RankOne
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule
@@ -40,8 +40,10 @@ __all__ = ["Categorical", "CategoricalStep"]
 
 
 class CategoricalStep(NamedTuple):
-    """Levels at both ends of a step, 0-dim float64, the share eta^2 of the Bayes kernel, and
-    whether nothing changes (both ends clean, or both pure noise).
+    """Levels at both ends of a step, 0-dim float64, and how to mix the kernels.
+
+    `bayes` is the share eta^2 of the Bayes kernel; `still` says that nothing changes (both ends
+    clean, or both pure noise).
     """
 
     alpha_t: Tensor
@@ -84,7 +86,8 @@ class Categorical(Leaf, Tractable):
         super().__init__(schedule, event)
         level = schedule(torch.linspace(0, 1, 11))
         if not torch.allclose(level.alpha + level.sigma, torch.ones(11).double()):
-            msg = "the schedule of a chain must have alpha + sigma = 1: use Flow(), or Survival(schedule) of a variance-preserving one"
+            mend = "use Flow(), or Survival(schedule) of a variance-preserving one"
+            msg = f"the schedule of a chain must have alpha + sigma = 1: {mend}"
             raise ValueError(msg)
         self.classes, self.symbols = transition.classes, transition.symbols
         self.register_buffer("stationary", transition.stationary.double(), persistent=False)
@@ -126,7 +129,8 @@ class Categorical(Leaf, Tractable):
 
     def corrupt(self, x_s: Tensor, s: Tensor, t: Tensor, random: Randomness) -> Tensor:
         """Keep each entry with probability alpha_t / alpha_s, else redraw it."""
-        keep = self.survival(t, x_s) / self.survival(s, x_s)
+        past, level = self.survival(s, x_s), self.survival(t, x_s)
+        keep = torch.where(level == past, 1.0, level / past)
         noise = self.draw(random)
         return torch.where(noise[..., 0] < keep, x_s, self.redraw(noise[..., 1]))
 
@@ -160,6 +164,13 @@ class Categorical(Leaf, Tractable):
         del x_t
         return Estimate(self.point(x_0, torch.promote_types(t.dtype, torch.float32)))
 
+    def impose(
+        self, estimate: Estimate, x_0: Tensor, held: Tensor, x_t: Tensor, t: Tensor
+    ) -> Estimate:
+        """The oracle at held rows."""
+        truth = self.oracle(x_0, x_t, t).value
+        return Estimate(torch.where(expand(held, truth), truth, estimate.value))
+
     def mean(self, estimates: Estimate, weights: Tensor, rows: Tensor) -> Estimate:
         """Weighted mean of the probabilities."""
         return Estimate(torch.log(self.pool(estimates.value.exp(), weights, rows)))
@@ -171,7 +182,12 @@ class Categorical(Leaf, Tractable):
         return -sum_event(log_p)
 
     def plan(self, times: Tensor, eta: float) -> Sequence[CategoricalStep]:
-        """Levels at both ends of every step."""
+        """Levels at both ends of every step.
+
+        Raises:
+            ValueError: If times rise: classes cannot be encoded.
+        """
+        check_falling(times)
         level = self.schedule(times)
         alpha, sigma = level.alpha.to(self.known.device), level.sigma.to(self.known.device)
         still = (level.alpha[:-1] == level.alpha[1:]).tolist()
@@ -274,8 +290,6 @@ class Categorical(Leaf, Tractable):
         terms = torch.where(q == 0, 0.0, q * (q / law).log())
         return sum_event(self.free(terms.sum(-1)))
 
-    def reconstruction(
-        self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor
-    ) -> Tensor:
+    def reconstruction(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """-log p(x_0), the cross-entropy of the estimate."""
         return self.loss(estimate, x_0, x_t, t)

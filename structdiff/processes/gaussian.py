@@ -27,7 +27,7 @@ from torch import Tensor
 
 from structdiff.parameterisations import Data, Parameterisation
 from structdiff.processes.base import Estimate, Tractable
-from structdiff.processes.leaf import Leaf, sum_event
+from structdiff.processes.leaf import Leaf, check_falling, expand, sum_event
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule
 from structdiff.spaces import Euclidean, Subspace
@@ -97,13 +97,21 @@ class Gaussian(Leaf, Tractable):
         return self.log_normal(x_1, self.level(torch.ones(()), x_1).sigma)
 
     def log_normal(self, residual: Tensor, sigma: Tensor) -> Tensor:
-        """Log density of a centred normal of the subspace, per row."""
+        """Log density of a centred normal of the subspace, per row.
+
+        Given entries count nothing; others with sigma = 0 are points.
+        """
+        sigma = self.free(sigma.expand_as(residual))
+        noisy, safe = sigma > 0, torch.where(sigma > 0, sigma, 1.0)
+        count = sum_event(noisy.to(residual.dtype))
+        # Beside entries without noise the others are free: the frame is fixed.
         share = self.space.dimensions(residual, self.layout, self.held_rows)
-        log_sigma = torch.log(sigma)
-        if sigma.ndim > 1:  # entries of a row may have their own times
-            log_sigma = log_sigma.expand_as(residual).flatten(1).mean(1)
-        squares = sum_event(self.free((residual / sigma) ** 2))
-        return -0.5 * squares - share * (log_sigma + 0.5 * math.log(2 * math.pi))
+        share = torch.where(count == sum_event(torch.ones_like(residual)), share, count)
+        log_sigma = sum_event(safe.log()) / count.clamp(min=1)
+        squares = sum_event(torch.where(noisy, residual / safe, 0.0) ** 2)
+        density = -0.5 * squares - share * (log_sigma + 0.5 * math.log(2 * math.pi))
+        missed = sum_event(self.free((residual != 0) & ~noisy).to(residual.dtype))
+        return torch.where(missed > 0, -torch.inf, density)
 
     def diffuse(self, x_0: Tensor, t: Tensor, random: Randomness) -> Tensor:
         """alpha_t x_0 + sigma_t z."""
@@ -112,10 +120,12 @@ class Gaussian(Leaf, Tractable):
 
     def corrupt(self, x_s: Tensor, s: Tensor, t: Tensor, random: Randomness) -> Tensor:
         """(alpha_t / alpha_s) x_s + sigma_{t|s} z."""
-        past, level = self.level(s, x_s), self.level(t, x_s)
-        ratio = level.alpha / past.alpha
-        fresh = level.sigma * torch.sqrt(-torch.expm1(2 * (level.clock - past.clock)))
-        return ratio * x_s + fresh * self.draw(random)
+        past, level = self.exact_level(s, x_s), self.exact_level(t, x_s)
+        still = level.clock == past.clock
+        ratio = torch.where(still, 1.0, level.alpha / past.alpha)
+        gap = torch.where(still, 0.0, level.clock - past.clock)
+        fresh = level.sigma * torch.sqrt(-torch.expm1(2 * gap))
+        return ratio.to(x_s.dtype) * x_s + fresh.to(x_s.dtype) * self.draw(random)
 
     def encode(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The parameterisation's input."""
@@ -133,6 +143,14 @@ class Gaussian(Leaf, Tractable):
         del x_t, t
         return Estimate(x_0)
 
+    def impose(
+        self, estimate: Estimate, x_0: Tensor, held: Tensor, x_t: Tensor, t: Tensor
+    ) -> Estimate:
+        """The known rows, placed in the frame of the estimate."""
+        del x_t, t
+        known = self.space.place(x_0, estimate.value, self.layout, held)
+        return Estimate(self.project(torch.where(expand(held, known), known, estimate.value)))
+
     def mean(self, estimates: Estimate, weights: Tensor, rows: Tensor) -> Estimate:
         """Weighted mean of the points."""
         return Estimate(self.pool(estimates.value, weights, rows))
@@ -143,22 +161,26 @@ class Gaussian(Leaf, Tractable):
         return sum_event(self.free((estimate.value - x_0) ** 2))
 
     def plan(self, times: Tensor, eta: float) -> Sequence[GaussianStep]:
-        """keep, data, noise of every step."""
+        """keep, data, noise of every step.
+
+        Raises:
+            ValueError: If times rise and eta is not 0.
+        """
+        if eta > 0:
+            check_falling(times)
         level = self.schedule(times)
         alpha_t, alpha_s = level.alpha[:-1], level.alpha[1:]
         # From a noiseless time nothing is known of the noise: keep none of it.
         ratio = torch.where(level.sigma[:-1] > 0, level.sigma[1:] / level.sigma[:-1], 0.0)
-        fresh = -(eta**2) * torch.expm1(2 * (level.clock[:-1] - level.clock[1:]))
-        fresh = torch.where(level.clock[:-1] == level.clock[1:], 0.0, fresh)
+        gap = level.clock[:-1] - level.clock[1:]
+        gap = torch.where(level.clock[:-1] == level.clock[1:], 0.0, gap).clamp(max=0)
+        fresh = -(eta**2) * torch.expm1(2 * gap)
         keep = ratio * torch.sqrt(1 - fresh)
         noise = level.sigma[1:] * torch.sqrt(fresh)
         data = alpha_s - alpha_t * keep
-        stochastic = noise.gt(0).flatten(1).any(1) if noise.ndim > 1 else noise > 0
-        move = [value.to(self.known.device, self.known.dtype) for value in (keep, data, noise)]
-        return [
-            GaussianStep(*values, flag)
-            for *values, flag in zip(*(value.unbind() for value in move), stochastic.tolist(), strict=True)
-        ]
+        moved = [value.to(self.known.device, self.known.dtype) for value in (keep, data, noise)]
+        rows = zip(*(value.unbind() for value in moved), (noise > 0).tolist(), strict=True)
+        return [GaussianStep(*row) for row in rows]
 
     def move(
         self, x_t: Tensor, estimate: Estimate, coefficients: GaussianStep, random: Randomness
@@ -183,14 +205,9 @@ class Gaussian(Leaf, Tractable):
     def log_prob(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
         """Log density of N(alpha_t x_0, sigma_t^2) in the subspace, per row."""
         level = self.level(t, x_t)
-        clean = level.sigma == 0
-        log_density = self.log_normal(
-            torch.where(clean, 0.0, x_t - level.alpha * x_0), torch.where(clean, 1.0, level.sigma)
-        )
-        same = sum_event(((x_t - x_0).abs() > 0) & clean) == 0
-        at_points = clean.flatten(1).any(1) if clean.ndim > 1 else clean
-        density = torch.where(at_points, 0.0, log_density)
-        return torch.where(same, density, -torch.inf)
+        density = self.log_normal(x_t - level.alpha * x_0, level.sigma)
+        differs = sum_event(((x_t != x_0) & (level.sigma == 0)).to(density.dtype)) > 0
+        return torch.where(differs, -torch.inf, density)
 
     def reverse_log_prob(
         self, x_s: Tensor, x_t: Tensor, estimate: Estimate, coefficients: GaussianStep
@@ -212,9 +229,7 @@ class Gaussian(Leaf, Tractable):
         end = self.level(torch.ones(()), x_0)
         return 0.5 * sum_event(self.free((end.alpha / end.sigma * x_0) ** 2))
 
-    def reconstruction(
-        self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor
-    ) -> Tensor:
+    def reconstruction(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """-log N(x_0; estimate, (sigma_t / alpha_t)^2), per row."""
         level = self.level(t, x_t)
         return -self.log_normal(x_0 - estimate.value, level.sigma / level.alpha)

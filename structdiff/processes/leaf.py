@@ -15,11 +15,11 @@ from structdiff.processes.base import Process, Rule
 from structdiff.random import Randomness
 from structdiff.schedules import CLEAN, Level, Schedule
 
-__all__ = ["Leaf", "expand", "sum_event"]
+__all__ = ["Leaf", "check_falling", "expand", "sum_event"]
 
 
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
-    """Append axes to a coefficient, `()`, `(rows,)` or `(rows, *event)`, to broadcast against x."""
+    """A coefficient, `()`, `(rows,)` or `(rows, *event)`, shaped to broadcast against x."""
     missing = x.ndim - coefficient.ndim
     if coefficient.ndim == 0 or missing <= 0:
         return coefficient
@@ -31,12 +31,30 @@ def sum_event(x: Tensor) -> Tensor:
     return x.flatten(1).sum(1) if x.ndim > 1 else x
 
 
+def check_clock(schedule: Schedule) -> None:
+    """Refuse a schedule whose signal-to-noise ratio rises in time."""
+    clock = schedule(torch.linspace(0, 1, 1001, dtype=torch.float64)).clock
+    if not bool((clock[1:] <= clock[:-1]).all()):
+        msg = f"the log-SNR of schedule {type(schedule).__name__} must fall in t on [0, 1]"
+        raise ValueError(msg)
+
+
+def check_falling(times: Tensor) -> None:
+    """Refuse a grid that runs towards noise."""
+    if bool((times[1:] > times[:-1]).any()):
+        msg = "times must fall: only eta = 0 on R^n and manifolds also runs towards noise"
+        raise ValueError(msg)
+
+
 class Leaf(Process, ABC):
     """A process of one leaf.
 
     Arguments:
         schedule: Time to noise level.
         event: Shape of one row.
+
+    Raises:
+        ValueError: If the schedule's clock rises somewhere.
     """
 
     layout: Layout
@@ -45,11 +63,12 @@ class Leaf(Process, ABC):
 
     def __init__(self, schedule: Schedule, event: Sequence[int]) -> None:
         super().__init__()
+        check_clock(schedule)
         self.schedule = schedule
         self.event = tuple(event)
 
     @final
-    def offers(self, contract: type[Process]) -> bool:
+    def offers(self, contract: type[Any]) -> bool:
         """Whether this class meets the contract."""
         return isinstance(self, contract)
 
@@ -58,7 +77,7 @@ class Leaf(Process, ABC):
         """A shallow copy that knows the rows of the batch's one leaf.
 
         Raises:
-            ValueError: If the batch has several leaves or the event's shape differs.
+            ValueError: If the batch has several leaves, or the event's shape or dtype differs.
         """
         (name,) = batch.leaves if len(batch.leaves) == 1 else (None,)
         if name is None:
@@ -66,7 +85,12 @@ class Leaf(Process, ABC):
             raise ValueError(msg)
         known = batch.leaves[name]
         if tuple(known.shape[1:]) != self.event:
-            msg = f"leaf {name!r} has rows of shape {tuple(known.shape[1:])}, but its process expects event {self.event}"
+            rows = f"leaf {name!r} has rows of shape {tuple(known.shape[1:])}"
+            msg = f"{rows}, but its process expects event {self.event}"
+            raise ValueError(msg)
+        dtype = self.state_dtype()
+        if known.dtype != dtype and not (known.is_floating_point() and dtype.is_floating_point):
+            msg = f"leaf {name!r} has dtype {known.dtype}, but its process expects {dtype}"
             raise ValueError(msg)
         bound = object.__new__(type(self))
         bound.__dict__.update(self.__dict__)
@@ -98,7 +122,9 @@ class Leaf(Process, ABC):
     @final
     def free(self, per_entry: Tensor) -> Tensor:
         """Zero where an entry is given: it has no law to be measured."""
-        return per_entry if self.held is None else per_entry * ~expand(self.held, per_entry)
+        if self.held is None:
+            return per_entry
+        return torch.where(expand(self.held, per_entry), 0.0, per_entry)
 
     @final
     def pool(self, x: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
@@ -111,18 +137,22 @@ class Leaf(Process, ABC):
         """t, and `CLEAN` at given entries."""
         if self.held is None:
             return t
-        return torch.where(self.held, CLEAN, t if t.ndim == 0 else expand(t, self.held))
+        return torch.where(expand(self.held, t), CLEAN, expand(t, self.held))
 
     @final
     def clock(self, t: Tensor) -> Tensor:
         """log(alpha / sigma), in float32 or the precision of t if higher."""
-        return self.schedule(t).clock.to(torch.promote_types(t.dtype, torch.float32))
+        return self.schedule.forward(t).clock.to(torch.promote_types(t.dtype, torch.float32))
+
+    @final
+    def exact_level(self, t: Tensor, x: Tensor) -> Level:
+        """alpha, sigma and clock in float64, shaped to broadcast against x."""
+        return Level(*(expand(value.to(x.device), x) for value in self.schedule(t)))
 
     @final
     def level(self, t: Tensor, x: Tensor) -> Level:
         """alpha, sigma and clock in the dtype of x, shaped to broadcast against it."""
-        level = self.schedule(t)
-        return Level(*(expand(value.to(x.device, x.dtype), x) for value in level))
+        return Level(*(value.to(x.dtype) for value in self.exact_level(t, x)))
 
     @final
     def weights(self, rule: Rule, times: Tensor) -> Sequence[tuple[Tensor, ...]]:

@@ -54,16 +54,21 @@ class Product(Process):
             chosen = _MarkovProduct
         return object.__new__(chosen)  # type: ignore[return-value]
 
+    def __getnewargs__(self) -> tuple[Mapping[str, Process]]:
+        """What `__new__` is called with by copy and pickle."""
+        return (self._leaves,)
+
     def __init__(self, leaves: Mapping[str, Process]) -> None:
         super().__init__()
         if not leaves:
             msg = "a product needs at least one leaf: Product({'name': process})"
             raise ValueError(msg)
-        self.leaves = nn.ModuleDict(dict(leaves))
+        # A list: a ModuleDict refuses names such as "type" or "a.b".
+        self.leaves = nn.ModuleList(leaves.values())
         self._leaves = dict(leaves)
         self._addresses: dict[str, tuple[Tensor, Layout]] = {}
 
-    def offers(self, contract: type[Process]) -> bool:
+    def offers(self, contract: type[Any]) -> bool:
         """Whether all leaves meet the contract."""
         return isinstance(self, contract)
 
@@ -74,7 +79,8 @@ class Product(Process):
             ValueError: If names differ.
         """
         if batch.leaves.keys() != self._leaves.keys():
-            msg = f"the process has leaves {sorted(self._leaves)}, the batch {sorted(batch.leaves)}: they must agree"
+            ours, theirs = sorted(self._leaves), sorted(batch.leaves)
+            msg = f"the process has leaves {ours}, the batch {theirs}: they must agree"
             raise ValueError(msg)
         bound = object.__new__(type(self))
         bound.__dict__.update(self.__dict__)
@@ -131,7 +137,8 @@ class Product(Process):
         """
         missing = self._leaves.keys() - output.keys()
         if missing:
-            msg = f"the network returned {sorted(output)}, but the process also needs {sorted(missing)}"
+            returned = f"the network returned {sorted(output)}"
+            msg = f"{returned}, but the process also needs {sorted(missing)}"
             raise ValueError(msg)
         return self._each(lambda n, p: p.decode(output[n], x_t[n], t[n]))
 
@@ -175,9 +182,7 @@ class _MarkovProduct(Product, Markov):
 
     def corrupt(self, x_s: Record, s: Any, t: Any, random: Randomness) -> Record:
         """Per leaf."""
-        return self._each(
-            lambda n, p: p.corrupt(x_s[n], s[n], t[n], self._random(random, n))
-        )
+        return self._each(lambda n, p: p.corrupt(x_s[n], s[n], t[n], self._random(random, n)))
 
 
 class _TractableProduct(_MarkovProduct, Tractable):
@@ -190,6 +195,14 @@ class _TractableProduct(_MarkovProduct, Tractable):
     def oracle(self, x_0: Record, x_t: Record, t: Any) -> Record:
         """Per leaf."""
         return self._each(lambda n, p: p.oracle(x_0[n], x_t[n], t[n]))
+
+    def impose(self, estimate: Record, x_0: Record, held: Any, x_t: Record, t: Any) -> Record:
+        """At the leaves that `held` names."""
+        return self._each(
+            lambda n, p: (
+                p.impose(estimate[n], x_0[n], held[n], x_t[n], t[n]) if n in held else estimate[n]
+            )
+        )
 
     def mean(self, estimates: Record, weights: Record, rows: Record) -> Record:
         """Per leaf; the weights are those of whole records, spread to rows."""

@@ -4,7 +4,8 @@ A row keeps its class with probability alpha and is otherwise redrawn from the s
 Uniform, absorbing and marginal chains are three vectors pi; there is no matrix and no table.
 
 References:
-    Structured Denoising Diffusion Models in Discrete State-Spaces (Austin et al., 2021), appendix A.
+    Structured Denoising Diffusion Models in Discrete State-Spaces (Austin et al., 2021),
+    appendix A.
     https://arxiv.org/abs/2107.03006
     Argmax Flows and Multinomial Diffusion (Hoogeboom et al., 2021). https://arxiv.org/abs/2102.05379
     DiGress (Vignac et al., 2023), section 4.1 (marginal). https://arxiv.org/abs/2209.14734
@@ -39,10 +40,12 @@ class RankOne:
     def __post_init__(self) -> None:
         law = self.stationary
         if self.classes < 1 or law.ndim != 1 or len(law) < self.classes:
-            msg = f"stationary must be a vector over at least classes = {self.classes} >= 1 symbols, got shape {tuple(law.shape)}"
+            must = f"a vector over at least classes = {self.classes} >= 1 symbols"
+            msg = f"stationary must be {must}, got shape {tuple(law.shape)}"
             raise ValueError(msg)
         if bool((law < 0).any()) or abs(float(law.double().sum()) - 1) > 1e-6:
-            msg = f"stationary must be non-negative and sum to 1, its sum is {float(law.sum()):.6g}: divide by the sum"
+            must = "stationary must be non-negative and sum to 1"
+            msg = f"{must}, its sum is {float(law.sum()):.6g}: divide by the sum"
             raise ValueError(msg)
 
     @property

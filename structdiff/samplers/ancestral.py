@@ -4,7 +4,8 @@ Each step uses the present estimate alone. eta = 0 is deterministic on R^n and m
 which is the Euler step of the probability-flow ODE in its own clock); eta = 1 is ancestral.
 
 References:
-    Denoising Diffusion Implicit Models (Song et al., 2021), eq. 12. https://arxiv.org/abs/2010.02502
+    Denoising Diffusion Implicit Models (Song et al., 2021), eq. 12.
+    https://arxiv.org/abs/2010.02502
     Denoising Diffusion Probabilistic Models (Ho et al., 2020), algorithm 2.
     https://arxiv.org/abs/2006.11239
 """

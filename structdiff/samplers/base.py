@@ -57,7 +57,8 @@ class Carry:
             flat |= _flatten(f"history.{place}.estimate", estimates)
         if self.previous is not None:
             flat |= _flatten("previous", self.previous)
-        return flat
+        # Copies: a file of tensors must not hold one tensor under two names.
+        return {key: value.clone() for key, value in flat.items()}
 
     @classmethod
     def from_tensors(cls, flat: Mapping[str, Tensor]) -> Carry:
@@ -84,7 +85,9 @@ def _flatten(prefix: str, estimates: Estimates) -> dict[str, Tensor]:
 def _estimates(flat: Mapping[str, Tensor], prefix: str) -> dict[str, Estimate]:
     below = _below(flat, prefix)
     return {
-        name: Estimate(x, {k.split("/")[1]: v for k, v in below.items() if k.startswith(f"{name}/")})
+        name: Estimate(
+            x, {k.split("/")[1]: v for k, v in below.items() if k.startswith(f"{name}/")}
+        )
         for name, x in below.items()
         if "/" not in name
     }

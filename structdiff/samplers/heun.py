@@ -1,9 +1,9 @@
 r"""Heun's method: step, look again at the end, redo the step with both estimates.
 
 The trapezoidal rule in sigma / alpha for the probability-flow ODE. Written as one effective
-estimate, with h = lambda_s - lambda_t the step in the clock, its weights are e^h / 2 on the estimate at
-the end and 1 - e^h / 2 on that at the start; the step to clean data uses the present estimate
-alone. N steps cost 2 N - 1 calls.
+estimate, with h = lambda_s - lambda_t the step in the clock, its weights are e^h / 2 on the
+estimate at the end and 1 - e^h / 2 on that at the start; the step to clean data uses the present
+estimate alone. N steps cost 2 N - 1 calls.
 
 References:
     Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),

@@ -6,8 +6,8 @@ by the polynomial through the last k estimates gives the step of one estimate wi
 
     w_j = int e^lambda l_j(lambda) d lambda / int e^lambda d lambda   (l_j: Lagrange basis),
 
-that is k-step Adams-Bashforth on x_0, or DPM-Solver++(kM) with exact integrals. Order 1 is DDIM. With
-fresh noise the kernel of the mean is e^{(1 + eta^2) lambda}.
+that is k-step Adams-Bashforth on x_0, or DPM-Solver++(kM) with exact integrals. Order 1 is DDIM.
+With fresh noise the kernel of the mean is e^{(1 + eta^2) lambda}.
 
 References:
     DPM-Solver++ (Lu et al., 2022), section 4. https://arxiv.org/abs/2211.01095
@@ -79,7 +79,9 @@ class Multistep(Sampler):
         ValueError: If the order is not 1, 2 or 3.
     """
 
-    def __init__(self, denoiser: Denoiser, grid: Grid, *, order: int = 2, eta: float = 0.0) -> None:
+    def __init__(
+        self, denoiser: Denoiser, grid: Grid, *, order: int = 2, eta: float = 0.0
+    ) -> None:
         super().__init__(denoiser, grid, eta=eta)
         if order not in (1, 2, 3):
             msg = f"order must be 1, 2 or 3, got {order}"
@@ -87,8 +89,14 @@ class Multistep(Sampler):
         self.nominal = order
 
     def order(self, space: Space) -> int:
-        """Nominal for deterministic walks, 1 for classes and with fresh noise."""
-        return 1 if space == "classes" or self.eta > 0 else self.nominal
+        """Nominal for deterministic walks; with fresh noise at most 2 on R^n, 1 on manifolds.
+
+        The third order needs a walk that begins in pure noise, where estimates hardly change: its
+        first two steps are of lower order. On classes the order is 1 whatever the method.
+        """
+        if space == "classes" or (space == "manifold" and self.eta > 0):
+            return 1
+        return min(self.nominal, 2) if self.eta > 0 else self.nominal
 
     def rule(self, clock: Tensor) -> Tensor:
         """Weights of each step, latest estimate first."""
@@ -97,7 +105,8 @@ class Multistep(Sampler):
         weights[:, 0] = 1
         for i in range(steps):
             used = clock[max(0, i - self.nominal + 1) : i + 1].flip(0)
-            if torch.isfinite(used).all() and torch.isfinite(clock[i + 1]):
+            used = used[torch.isfinite(used)]  # an estimate at pure noise has no place
+            if torch.isfinite(clock[i : i + 2]).all():
                 row = exponential_weights(used, clock[i], clock[i + 1], 1 + self.eta**2)
                 weights[i, : len(row)] = row
         return weights

@@ -40,7 +40,7 @@ class Schedule(nn.Module, ABC):
     def log_sigma(self, t: Tensor) -> Tensor:
         """Logarithm of sigma for float64 times in [0, 1]."""
 
-    @final
+    @final  # type: ignore[misc]  # nn.Module declares forward writable
     def forward(self, t: Tensor) -> Level:
         """alpha, sigma and clock at times of any shape, `CLEAN` included."""
         time = t.double()
@@ -55,17 +55,17 @@ class Schedule(nn.Module, ABC):
     @final
     def alpha(self, t: Tensor) -> Tensor:
         """The factor on the data."""
-        return self(t).alpha
+        return self.forward(t).alpha
 
     @final
     def sigma(self, t: Tensor) -> Tensor:
         """The standard deviation of the noise."""
-        return self(t).sigma
+        return self.forward(t).sigma
 
     @final
     def log_snr(self, t: Tensor) -> Tensor:
         """log(alpha^2 / sigma^2), twice the clock."""
-        return 2 * self(t).clock
+        return 2 * self.forward(t).clock
 
     @final
     def time(self, clock: Tensor) -> Tensor:

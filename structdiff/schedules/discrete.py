@@ -73,7 +73,8 @@ class Discrete(Schedule):
         low, high = self.log_survival[index], self.log_survival[index + 1]
         finite = (low < 0) & (high > -torch.inf)
         straight = torch.log((1 - weight) * low.exp() + weight * high.exp())
-        inside = torch.lerp(_logit(torch.where(finite, low, -1.0)), _logit(torch.where(finite, high, -1.0)), weight)
+        first, last = (_logit(torch.where(finite, end, -1.0)) for end in (low, high))
+        inside = torch.lerp(first, last, weight)
         # On a grid point the product itself is returned, untouched by the interpolation.
         between = torch.where(finite, F.logsigmoid(inside), straight)
         return torch.where(weight == 0, low, torch.where(weight == 1, high, between))

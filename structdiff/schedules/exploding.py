@@ -22,7 +22,15 @@ __all__ = ["Geometric", "Karras"]
 def check_sigmas(sigma_min: float, sigma_max: float) -> None:
     """Refuse a range that is empty or not positive."""
     if not 0 < sigma_min < sigma_max:
-        msg = f"sigma_min and sigma_max must satisfy 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}"
+        must = "sigma_min and sigma_max must satisfy 0 < sigma_min < sigma_max"
+        msg = f"{must}, got {sigma_min} and {sigma_max}"
+        raise ValueError(msg)
+
+
+def check_rho(rho: float) -> None:
+    """Refuse an exponent that is not positive."""
+    if rho <= 0:
+        msg = f"rho must be positive, got {rho}"
         raise ValueError(msg)
 
 
@@ -56,7 +64,7 @@ class Geometric(Schedule):
 
 
 class Karras(Schedule):
-    """EDM of Karras et al.: `sigma = (sigma_min^(1/rho) + t (sigma_max^(1/rho) - sigma_min^(1/rho)))^rho`.
+    """EDM of Karras et al.: sigma^(1/rho) is linear in t, from sigma_min to sigma_max.
 
     Arguments:
         sigma_min: Noise at t = 0, positive.
@@ -71,12 +79,12 @@ class Karras(Schedule):
         [0.002, 80.0]
     """
 
-    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
+    def __init__(
+        self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+    ) -> None:
         super().__init__()
         check_sigmas(sigma_min, sigma_max)
-        if rho <= 0:
-            msg = f"rho must be positive, got {rho}"
-            raise ValueError(msg)
+        check_rho(rho)
         self.low, self.high, self.rho = sigma_min ** (1 / rho), sigma_max ** (1 / rho), rho
 
     def log_alpha(self, t: Tensor) -> Tensor:

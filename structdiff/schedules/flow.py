@@ -38,7 +38,7 @@ class Flow(Schedule):
 
 
 class Survival(Schedule):
-    """alpha^2 of a variance-preserving schedule, for a chain that keeps a row with that probability.
+    """alpha^2 of a variance-preserving schedule: the probability that a chain keeps a row.
 
     D3PM and multinomial diffusion state their betas so: the product of (1 - beta) is the
     probability of survival, where a Gaussian's alpha is its square root.
@@ -59,7 +59,8 @@ class Survival(Schedule):
         super().__init__()
         level = schedule(torch.linspace(0, 1, 11))
         if not torch.allclose(level.alpha**2 + level.sigma**2, torch.ones(11).double()):
-            msg = "schedule must preserve the variance (alpha^2 + sigma^2 = 1); Flow needs no wrapper"
+            must = "schedule must preserve the variance (alpha^2 + sigma^2 = 1)"
+            msg = f"{must}, {type(schedule).__name__} does not; Flow needs no wrapper"
             raise ValueError(msg)
         self.schedule = schedule
 

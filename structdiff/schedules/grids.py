@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from structdiff.schedules.base import CLEAN, Schedule
+from structdiff.schedules.exploding import check_rho, check_sigmas
 
 __all__ = ["Grid", "KarrasGrid", "UniformLogSNR", "UniformTime"]
 
@@ -75,7 +76,7 @@ class UniformLogSNR(Grid):
         end: Last time, in [0, start); sigma must be positive there.
 
     Raises:
-        ValueError: If steps is out of range, or sigma(end) is zero.
+        ValueError: If steps, start or end is out of range, or sigma(end) is zero.
 
     Example:
         >>> from structdiff.schedules import Geometric
@@ -83,8 +84,13 @@ class UniformLogSNR(Grid):
         [1.0, 0.5, 0.0, -1.0]
     """
 
-    def __init__(self, schedule: Schedule, steps: int, *, start: float = 1.0, end: float = 1e-3) -> None:
+    def __init__(
+        self, schedule: Schedule, steps: int, *, start: float = 1.0, end: float = 1e-3
+    ) -> None:
         check_steps(steps)
+        if not 0 <= end < start <= 1:
+            msg = f"start and end must satisfy 0 <= end < start <= 1, got {start} and {end}"
+            raise ValueError(msg)
         self.schedule, self.steps, self.start, self.end = schedule, steps, start, end
         if not torch.isfinite(schedule(torch.tensor(end)).clock):
             msg = f"sigma is zero at end = {end}: choose a later end, where the log-SNR is finite"
@@ -109,12 +115,12 @@ class KarrasGrid(Grid):
     Arguments:
         schedule: Any schedule; its sigma / alpha is matched.
         steps: Number of times, at least 1.
-        sigma_min: Last ratio; `sigma_max`: first ratio. They must lie in the schedule's range.
-        sigma_max: First ratio.
-        rho: How dense low noise is.
+        sigma_min: Last ratio, positive and in the schedule's range.
+        sigma_max: First ratio, above the last and in the schedule's range.
+        rho: How dense low noise is, positive.
 
     Raises:
-        ValueError: If steps is out of range, or the schedule does not reach the ratios.
+        ValueError: If a number is out of range, or the schedule does not reach the ratios.
 
     Example:
         >>> from structdiff.schedules import Karras
@@ -133,12 +139,15 @@ class KarrasGrid(Grid):
         rho: float = 7.0,
     ) -> None:
         check_steps(steps)
+        check_sigmas(sigma_min, sigma_max)
+        check_rho(rho)
         self.schedule, self.steps, self.rho = schedule, steps, rho
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         ends = torch.exp(-schedule(torch.tensor([0.0, 1.0])).clock)
         if sigma_min < ends[0] * (1 - 1e-6) or sigma_max > ends[1] * (1 + 1e-6):
             low, high = ends.tolist()
-            msg = f"sigma / alpha of the schedule runs from {low:.4g} to {high:.4g}; sigma_min = {sigma_min} and sigma_max = {sigma_max} must lie inside"
+            asked = f"sigma_min = {sigma_min} and sigma_max = {sigma_max}"
+            msg = f"{asked} must lie inside the schedule's range, {low:.4g} to {high:.4g}"
             raise ValueError(msg)
 
     def times(self) -> Tensor:

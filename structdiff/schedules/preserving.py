@@ -28,7 +28,9 @@ def log_sigma_preserving(log_alpha: Tensor) -> Tensor:
 
 
 class Linear(Schedule):
-    r"""The VP integral of a linear beta: `log alpha = -(beta_max - beta_min) t^2 / 4 - beta_min t / 2`.
+    r"""The VP integral of a linear beta.
+
+    log alpha = -(beta_max - beta_min) t^2 / 4 - beta_min t / 2.
 
     Arguments:
         beta_min: Rate at t = 0, positive.
@@ -45,7 +47,8 @@ class Linear(Schedule):
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
         super().__init__()
         if not 0 < beta_min <= beta_max:
-            msg = f"beta_min and beta_max must satisfy 0 < beta_min <= beta_max, got {beta_min} and {beta_max}"
+            must = "beta_min and beta_max must satisfy 0 < beta_min <= beta_max"
+            msg = f"{must}, got {beta_min} and {beta_max}"
             raise ValueError(msg)
         self.beta_min, self.beta_max = beta_min, beta_max
 

@@ -42,6 +42,10 @@ class Subspace(ABC):
     def dimensions(self, x: Tensor, layout: Layout, held: Tensor | None) -> Tensor:
         """Each row's share of the dimension of its sample's subspace, `(rows,)`."""
 
+    @abstractmethod
+    def place(self, known: Tensor, x: Tensor, layout: Layout, held: Tensor) -> Tensor:
+        """Known rows in the frame of x, `(rows, *event)`; only held rows of the result matter."""
+
 
 class Euclidean(Subspace):
     """All of R^n."""
@@ -56,6 +60,11 @@ class Euclidean(Subspace):
         del layout
         full = x.new_full(x.shape[:1], float(x[0].numel() if len(x) else 0))
         return full if held is None else full * ~held
+
+    def place(self, known: Tensor, x: Tensor, layout: Layout, held: Tensor) -> Tensor:
+        """As they are: there is one frame."""
+        del x, layout, held
+        return known
 
 
 class ZeroCentre(Subspace):
@@ -82,3 +91,10 @@ class ZeroCentre(Subspace):
             anchored = layout.spread(layout.sum(held.to(x.dtype))) > 0
             share = torch.where(anchored, torch.ones_like(share), share)
         return full * share
+
+    def place(self, known: Tensor, x: Tensor, layout: Layout, held: Tensor) -> Tensor:
+        """Move each sample's known rows so that their mean is that of the same rows of x."""
+        mask = held.to(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+        count = layout.sum(mask).clamp(min=1)
+        shift = layout.sum(mask * (x - known)) / count
+        return known + layout.spread(shift)

@@ -159,16 +159,16 @@ class SO3(HeatKernel):
         Differentiable in `x` and in `tau`.
         """
         z = random.normal((len(x), 4), x.dtype, x.device)
-        return self.exp(x, _draw(z.double(), tau.double()).to(x.dtype))
+        return self.exp(x, _draw(z.double(), tau.to(x.device, torch.float64)).to(x.dtype))
 
     def log_kernel(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
         """Logarithm of (1) or (2), less the logarithm of the volume."""
-        return _log_density(_relative(x, y), tau.to(x.dtype)) - self.log_volume
+        return _log_density(_relative(x, y), tau.to(x)) - self.log_volume
 
     def score(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
         """The derivative of `log f` in the angle, along the axis."""
         turn = _relative(x, y)
-        return _vector(_score_over_sine(turn, tau.to(x.dtype)), turn.axis)
+        return _vector(_score_over_sine(turn, tau.to(x)), turn.axis)
 
     def entropy_gap(self, tau: Tensor) -> Tensor:
         """The integral of f log f against (1 - cos w) / pi, by the midpoint rule.
@@ -198,7 +198,7 @@ def _entries(x: Tensor) -> Entries:
 def _assemble(m: Entries) -> Tensor:
     """The inverse of `_entries`."""
     flat = torch.stack([entry for row in m for entry in row])
-    return flat.reshape(3, 3, -1).permute(2, 0, 1).contiguous()
+    return flat.reshape(3, 3, flat.shape[1]).permute(2, 0, 1).contiguous()
 
 
 def _components(v: Tensor) -> Triple:

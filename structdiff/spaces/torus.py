@@ -118,7 +118,7 @@ class Torus(HeatKernel):
 
     def diffuse(self, x: Tensor, tau: Tensor, random: Randomness) -> Tensor:
         """The angles x + sqrt(tau) z modulo 2 pi; differentiable in `x` and in `tau`."""
-        t = tau.to(x.dtype)[..., None]
+        t = tau.to(x)[..., None]
         positive = t > 0
         spread = torch.where(positive, t, 1.0).sqrt() * positive
         return _wrap(x + spread * self.noise(x, random))
@@ -126,12 +126,12 @@ class Torus(HeatKernel):
     def log_kernel(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
         """Sum over coordinates of the logarithm of (1) or (2)."""
         a = self.log(x, y).t().contiguous()
-        return _log_density(a, tau.to(x.dtype)).sum(0) - self.log_volume
+        return _log_density(a, tau.to(x)).sum(0) - self.log_volume
 
     def score(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
         """Derivative of the logarithm of (1) or (2) in each coordinate."""
         a = self.log(x, y).t().contiguous()
-        return _score(a, tau.to(x.dtype)).t().contiguous()
+        return _score(a, tau.to(x)).t().contiguous()
 
     def entropy_gap(self, tau: Tensor) -> Tensor:
         """The number of angles times the integral of k log(2 pi k), by the midpoint rule.

@@ -60,7 +60,9 @@ class ExactDenoiser(Denoiser):
         self.process: Any = process
         self.data = data
         uniform = torch.full((data.samples,), 1 / data.samples, dtype=torch.float64)
-        self.log_weights = torch.log(uniform if weights is None else weights.double() / weights.sum())
+        self.log_weights = torch.log(
+            uniform if weights is None else weights.double() / weights.sum()
+        )
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """All (record, sample) with equal numbers of rows, two `(pairs,)`, sorted by sample."""
@@ -93,13 +95,20 @@ class ExactDenoiser(Denoiser):
         x_0 = {n: x[ours[n]] for n, x in self.data.leaves.items()}
         times = {n: time if time.ndim == 0 else time[theirs[n]] for n, time in t.items()}
         process = self.process.bind(many)
-        weight = self._posterior(process.log_prob(many.leaves, x_0, times), many, batch, record, sample)
+        weight = self._posterior(
+            process.log_prob(many.leaves, x_0, times), many, batch, record, sample
+        )
         estimates = process.oracle(x_0, many.leaves, times)
         spread = {n: layout.spread(weight) for n, layout in many.layouts.items()}
         return self.process.bind(batch).mean(estimates, spread, theirs)
 
     def _posterior(
-        self, log_prob: Mapping[str, Tensor], many: Batch, batch: Batch, record: Tensor, sample: Tensor
+        self,
+        log_prob: Mapping[str, Tensor],
+        many: Batch,
+        batch: Batch,
+        record: Tensor,
+        sample: Tensor,
     ) -> Tensor:
         """Weight of each pair, normalised per sample."""
         total = self.log_weights[record].clone()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["average", "shard", "start"]
+__all__ = ["any_process", "average", "shard", "share_first", "start"]
 
 
 def start(device: torch.device) -> None:
@@ -35,3 +35,20 @@ def average(tensors: Sequence[Tensor]) -> None:
     flat /= world
     for x, part in zip(tensors, flat.split([x.numel() for x in tensors]), strict=True):
         x.copy_(part.view_as(x))
+
+
+@torch.no_grad()
+def share_first(tensors: Sequence[Tensor]) -> None:
+    """Give every process the tensors of the first."""
+    if shard()[1] > 1:
+        for x in tensors:
+            torch.distributed.broadcast(x, 0)
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in some process: all get the same answer, at the same update."""
+    if shard()[1] == 1:
+        return flag
+    count = torch.tensor(float(flag), device=device)
+    torch.distributed.all_reduce(count)
+    return bool(count > 0)

@@ -71,16 +71,28 @@ class Source:
             ends = _cut_by_cost(self.costs[order], self.budget)
         return np.split(order, ends)[: len(ends)]
 
-    def __call__(self, number: int) -> Batch:
-        """This process's part of batch `number`."""
+    def indices(self, number: int) -> NDArray[np.int64]:
+        """Samples of batch `number`, those of all processes."""
         epoch, first, batches = self._epoch
         if number < first or epoch < 0:
             epoch, first, batches = 0, 0, self._cut(0)
         while number >= first + len(batches):
             epoch, first, batches = epoch + 1, first + len(batches), self._cut(epoch + 1)
         self._epoch = (epoch, first, batches)
+        return batches[number - first]
+
+    def __call__(self, number: int) -> Batch:
+        """This process's part of batch `number`; where it is empty, a sample of `share` 0."""
         rank, world = self.shard
-        return self.collate(batches[number - first][rank::world])
+        indices = self.indices(number)
+        part = indices[rank::world]
+        return self.collate(part if len(part) else indices[:1])
+
+    def share(self, number: int) -> float:
+        """Weight of this process's mean, so that the mean over processes is that of the batch."""
+        rank, world = self.shard
+        indices = self.indices(number)
+        return len(indices[rank::world]) * world / len(indices)
 
 
 def _cut_by_cost(costs: NDArray[np.float64], budget: float) -> NDArray[np.int64]:

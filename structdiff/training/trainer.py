@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import numpy as np
@@ -23,10 +24,11 @@ from structdiff.artifacts import RunFolder, load_tensors, save_tensors
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
 from structdiff.objectives import Objective, Terms
-from structdiff.random import Generator
+from structdiff.random import Generator, Randomness
 from structdiff.training.average import MovingAverage
 from structdiff.training.config import TrainingConfig
-from structdiff.training.distributed import average, shard
+from structdiff.training.distributed import any_process, average, share_first, shard
+from structdiff.training.failure import Failure
 from structdiff.training.memory import keep_freed_memory
 from structdiff.training.source import Source
 
@@ -34,7 +36,7 @@ __all__ = ["NonFiniteLoss", "Stopped", "Trainer", "pick_device"]
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss is not a finite number."""
+    """The loss or its gradient is not a finite number."""
 
 
 class Stopped(Exception):  # noqa: N818
@@ -70,7 +72,12 @@ class Trainer:
         folder: RunFolder | None = None,
         validate: Callable[[Denoiser], Mapping[str, float]] | None = None,
     ) -> None:
-        self.denoiser, self.objective, self.source, self.config = denoiser, objective, source, config
+        self.denoiser, self.objective, self.source, self.config = (
+            denoiser,
+            objective,
+            source,
+            config,
+        )
         self.folder, self.validate = folder, validate
         self.device = pick_device(config.device)
         denoiser.to(self.device)
@@ -98,6 +105,7 @@ class Trainer:
             torch.set_num_threads(self.config.threads)
             keep_freed_memory()
         self.resume()
+        share_first([*self.denoiser.state_dict().values(), *self.average.average])
         with self._signals():
             self._loop()
         self.save()
@@ -107,7 +115,11 @@ class Trainer:
         rank, _ = shard()
         saved = time.monotonic()
         bar = tqdm(
-            total=self.config.steps, initial=self.step, unit="step", disable=rank > 0, mininterval=1.0
+            total=self.config.steps,
+            initial=self.step,
+            unit="step",
+            disable=rank > 0,
+            mininterval=1.0,
         )
         recent: dict[str, list[Tensor]] = {}
         started = (time.monotonic(), self.step)
@@ -116,20 +128,23 @@ class Trainer:
             for name, value in terms.items():
                 recent.setdefault(name, []).append(value)
             bar.update()
-            if self.step % self.config.log_every == 0:
+            last = self.step == self.config.steps
+            if last or self.step % self.config.log_every == 0:
                 means = {n: float(torch.stack(x).mean()) for n, x in recent.items()}
                 rate = (self.step - started[1]) / (time.monotonic() - started[0])
                 bar.set_postfix({n: f"{x:.3f}" for n, x in means.items()})
                 self.log(step=self.step, steps_per_second=round(rate, 2), **means)
                 recent = {}
-            if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
+            if last or self.step % self.config.validate_every == 0:
                 self.log(step=self.step, **self.validated())
-            if self._stop or time.monotonic() - saved > self.config.save_seconds:
+            stop = any_process(self._stop, self.device)
+            if stop or time.monotonic() - saved > self.config.save_seconds:
                 self.save()
                 saved = time.monotonic()
-            if self._stop:
+            if stop:
                 bar.close()
-                msg = f"stopped at step {self.step} of {self.config.steps}; the state is saved"
+                kept = "nothing is kept" if self.folder is None else "the state is saved"
+                msg = f"stopped at step {self.step} of {self.config.steps}; {kept}"
                 raise Stopped(msg)
         bar.close()
 
@@ -141,23 +156,39 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         means: dict[str, Tensor] = {}
         for part in range(config.accumulate):
-            batch = self.source(self.step * config.accumulate + part).to(self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
-                terms = self.objective(self.called, batch, random.scoped(step=self.step))
-            loss = terms.total / config.accumulate
+            number = self.step * config.accumulate + part
+            batch, state = self.source(number).to(self.device), random.state()
+            terms = self.terms(batch, random)
+            loss = terms.total * self.source.share(number) / config.accumulate
             if not bool(torch.isfinite(loss)):
-                self.fail(batch, terms)
+                self.fail(batch, terms, state)
             loss.backward()
             for name, term in terms.leaves.items():
                 means[name] = means.get(name, 0.0) + term.detach().mean() / config.accumulate
         average([p.grad for p in self.weights if p.grad is not None])
-        torch.nn.utils.clip_grad_norm_(self.weights, config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, config.clip)
+        if not bool(torch.isfinite(norm)):
+            self.fail(batch, terms, state)
         for group in self.optimiser.param_groups:
             group["lr"] = config.learning_rate * self.rate(self.step)
         self.optimiser.step()
         self.average.update(self.step)
         self.step += 1
         return means
+
+    def terms(self, batch: Batch, random: Randomness) -> Terms:
+        """The objective of a batch, in the precision of the config."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+            return self.objective(self.called, batch, random.scoped(step=self.step))
+
+    def reproduce(self, path: Path) -> Terms:
+        """The terms of a batch that `fail` kept, with its weights and its noise."""
+        failure = Failure.load(path)
+        self.denoiser.load_state_dict(failure.weights)
+        random = Generator(0, "cpu")
+        random.restore(failure.random)
+        self.step = failure.step
+        return self.terms(failure.batch.to(self.device), random)
 
     def rate(self, step: int) -> float:
         """The learning rate at an update, as a part of its peak."""
@@ -181,32 +212,34 @@ class Trainer:
         if self.folder is not None and shard()[0] == 0 and len(values) > 1:
             self.folder.log(**values)
 
-    def fail(self, batch: Batch, terms: Terms) -> None:
-        """Save the batch and say where the loss broke.
+    def fail(self, batch: Batch, terms: Terms, random: Tensor) -> None:
+        """Keep the batch, the weights and the noise, and say where the loss broke.
 
         Raises:
             NonFiniteLoss: Always.
         """
-        bad = {n: torch.nonzero(~torch.isfinite(x)).flatten() for n, x in terms.leaves.items()}
         parts = []
-        for name, index in bad.items():
+        for name, term in terms.leaves.items():
+            index = torch.nonzero(~torch.isfinite(term)).flatten()
             if len(index):
-                rows = torch.isin(batch.layouts[name].sample, index)
                 clock = terms.clock[name]
+                rows = torch.isin(batch.layouts[name].sample, index)
                 seen = clock[rows] if clock.ndim else clock
                 ids = batch.ids[index].tolist()[:10]
                 parts.append(
-                    f"leaf {name!r}, clock {float(seen.min()):.3g} to {float(seen.max()):.3g}, sample ids {ids}"
+                    f"leaf {name!r}, clock {float(seen.min()):.3g} to {float(seen.max()):.3g}, "
+                    f"sample ids {ids}"
                 )
-        where = "nowhere"
+        where = "; ".join(parts) or f"in the gradient, sample ids {batch.ids.tolist()[:10]}"
+        kept = ""
         if self.folder is not None:
             path = self.folder.path / f"failure-step-{self.step}.safetensors"
-            leaves = {f"leaf.{n}": x for n, x in batch.leaves.items()}
-            counts = {f"counts.{n}": torch.tensor(v.counts) for n, v in batch.layouts.items()}
-            weights = {f"model.{n}": x for n, x in self.denoiser.state_dict().items()}
-            save_tensors(path, leaves | counts | weights | {"ids": batch.ids}, {"step": str(self.step)})
-            where = str(path)
-        msg = f"the loss is not finite at step {self.step}: {'; '.join(parts)}. Batch and weights are saved in {where}. Look for extreme values in these samples, or lower training.learning_rate"
+            Failure(batch, self.denoiser.state_dict(), random, self.step).save(path)
+            kept = f" Batch, weights and noise are kept in {path}."
+        msg = (
+            f"the loss is not finite at step {self.step}: {where}.{kept} "
+            "Look for extreme values in these samples, or lower training.learning_rate"
+        )
         raise NonFiniteLoss(msg)
 
     def state(self) -> dict[str, Tensor]:
@@ -225,7 +258,11 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from the last save, if there is one."""
-        if self.folder is None or not self.folder.state.exists():
+        if self.folder is None:
+            return
+        if not self.folder.state.exists():
+            if shard()[0] == 0:
+                self.folder.keep_metrics(0)
             return
         flat, metadata = load_tensors(self.folder.state)
         model = {n.removeprefix("model."): x for n, x in flat.items() if n.startswith("model.")}

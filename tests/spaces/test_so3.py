@@ -6,8 +6,10 @@ import math
 import warnings
 
 import mpmath
+import numpy as np
 import pytest
 import torch
+from numpy.polynomial.legendre import leggauss
 from scipy import integrate, stats
 from scipy.spatial.transform import Rotation
 from torch import Tensor
@@ -54,11 +56,11 @@ def turn(angles: Tensor) -> module._Turn:
 
 
 def reference(angle: float, tau: float) -> tuple[float, float]:
-    """Log f and its derivative by the Poisson dual with seventeen images, to 50 digits."""
+    """Log f and its derivative by the Poisson dual with many images, to 50 digits."""
     with mpmath.workdps(50):
         w, t = mpmath.mpf(angle), mpmath.mpf(tau)
         f = slope = mpmath.mpf(0)
-        for k in range(-8, 9):
+        for k in range(-20, 21):
             d = w - 2 * mpmath.pi * k
             weight = (-1) ** k * mpmath.exp((w * w - d * d) / (2 * t))
             f += d * weight
@@ -124,7 +126,9 @@ def test_agrees_with_scipy_and_roma() -> None:
     )
 
 
-def test_agrees_with_geomstats() -> None:
+def test_agrees_with_geomstats(monkeypatch: pytest.MonkeyPatch) -> None:
+    # geomstats 2.8 imports a name that numpy 2.4 no longer has.
+    monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from geomstats.geometry.special_orthogonal import SpecialOrthogonal
@@ -151,8 +155,9 @@ def test_transport_is_the_limit_of_projections() -> None:
     """In R^9 the Levi-Civita connection projects: step along the geodesic, project, repeat."""
     x, v = rotations(20), SPACE.noise(rotations(20), Generator(2))
     w = SPACE.noise(x, Generator(3))
+    w = 2.5 * w / w.norm(dim=-1, keepdim=True)
     eye = torch.eye(3, dtype=torch.float64).expand(20, 3, 3)
-    steps = 2000
+    steps = 1000
     moved = x @ torch.linalg.cross(v[:, :, None], eye, dim=1)
     for i in range(1, steps + 1):
         point = SPACE.exp(x, w * (i / steps))
@@ -160,9 +165,8 @@ def test_transport_is_the_limit_of_projections() -> None:
         moved = point @ (body - body.mT) / 2
     body = point.mT @ moved
     expected = torch.stack([body[:, 2, 1], body[:, 0, 2], body[:, 1, 0]], -1)
-    inside = w.norm(dim=-1) < math.pi
     found = SPACE.transport(x, point, v)
-    torch.testing.assert_close(found[inside], expected[inside], rtol=0, atol=2e-3)
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-3)
 
 
 def test_points_are_rotations() -> None:
@@ -188,6 +192,21 @@ def test_projection_is_the_nearest_rotation() -> None:
         expected = u @ fix @ vh
         found = SPACE.project(matrix)
         torch.testing.assert_close(found[unique], expected[unique], rtol=0, atol=1e-10)
+
+
+def test_projection_mends_rounding_smoothly() -> None:
+    x = rotations(200).float()
+    bent = x + 1e-4 * torch.randn(200, 3, 3, generator=torch.Generator().manual_seed(4))
+    mended = SPACE.project(bent)
+    eye = torch.eye(3).expand(200, 3, 3)
+    torch.testing.assert_close(mended.mT @ mended, eye, rtol=0, atol=2e-6)
+    point = rotations(1).requires_grad_()
+    (grad,) = torch.autograd.grad(SPACE.project(point)[0, 0, 1], point)
+    body = (point.mT @ grad)[0]
+    torch.testing.assert_close(body, -body.mT, rtol=0, atol=1e-14)
+    assert math.isclose(
+        body.norm().item() ** 2, (1 - point[0, 0, 1].item() ** 2) / 2, rel_tol=1e-12
+    )
 
 
 @pytest.mark.parametrize("axis", HALF_TURNS)
@@ -229,7 +248,7 @@ def test_second_derivatives_at_the_special_points(
 ) -> None:
     x = torch.eye(3, dtype=dtype)[None]
     t = torch.tensor(tau, dtype=dtype)
-    for axis in HALF_TURNS:
+    for axis in HALF_TURNS[2::3]:
         y = about(axis, angle, dtype)
 
         def value(v: Tensor, y: Tensor = y) -> Tensor:
@@ -329,10 +348,10 @@ def test_kernel_integrates_to_one(tau: float) -> None:
 
 @pytest.mark.parametrize(("s", "t"), [(0.2, 0.3), (0.4, 0.8), (1.1, 0.9)])
 def test_semigroup_by_quadrature(s: float, t: float) -> None:
-    """Middle rotations by angle and by the angle between axes, 96 times 96 nodes."""
-    n = 96
+    """Middle rotations by angle and by the angle between axes, 64 times 64 nodes."""
+    n = 64
     w = (torch.arange(n, dtype=torch.float64) + 0.5) * (math.pi / n)
-    node, weight = (torch.tensor(a) for a in _legendre(n))
+    node, weight = _legendre(n)
     tilt = torch.stack([(1 - node**2).sqrt(), 0 * node, node], -1)
     v = (w[:, None, None] * tilt).reshape(-1, 3)
     x = torch.eye(3, dtype=torch.float64).expand(n * n, 3, 3)
@@ -344,14 +363,12 @@ def test_semigroup_by_quadrature(s: float, t: float) -> None:
     measure = 4 * math.pi * (1 - torch.cos(w))[:, None] * weight * (math.pi / n)
     total = (value.exp().reshape(n, n) * measure).sum().item()
     truth = SPACE.log_kernel(x[:1], z, time(s + t)).exp().item()
-    assert math.isclose(total, truth, rel_tol=1e-8)
+    assert math.isclose(total, truth, rel_tol=1e-10)
 
 
-def _legendre(n: int) -> tuple[list[float], list[float]]:
-    from numpy.polynomial.legendre import leggauss
-
+def _legendre(n: int) -> tuple[Tensor, Tensor]:
     node, weight = leggauss(n)
-    return node.tolist(), weight.tolist()
+    return torch.from_numpy(node), torch.from_numpy(weight)
 
 
 def test_score_agrees_with_differences() -> None:
@@ -388,25 +405,19 @@ def test_draws_solve_for_the_rank(tau: float) -> None:
     z = Generator(4).normal((5000, 4), torch.float64, "cpu")
     length = z[:, 1:].norm(dim=-1)
     angle = module._draw(z, time(tau)).norm(dim=-1)
-    angle = torch.minimum(angle, 2 * math.pi - angle)
-    grid, values = law(tau)
-    found = interpolate(angle, grid, values)
     if tau < 1:
-        # Beyond a half turn the angle counts back from a full turn: ranks there are folded.
-        expected = module._maxwell(length)
-        plain = module._draw(z, time(tau)).norm(dim=-1) < 2.2
-        below = interpolate(torch.tensor([2.2], dtype=torch.float64), grid, values).item()
-        assert below > 0.8
-        radial = _unfolded(tau, module._draw(z, time(tau)).norm(dim=-1)[plain])
-        torch.testing.assert_close(radial, expected[plain], rtol=0, atol=1e-6)
+        # The angle is not folded yet: beyond a half turn it counts on to a full turn.
+        found, expected = _unfolded(tau, angle), module._maxwell(length)
     else:
+        grid, values = law(tau)
+        found = interpolate(angle, grid, values)
         expected = module._haar(2 * torch.atan2(length, z[:, 0].abs()))
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 def _unfolded(tau: float, angle: Tensor) -> Tensor:
     """Integral of the term k = 0 of the dual from 0 to each angle, by Simpson's rule."""
-    w = torch.linspace(0, 2 * math.pi, 8001, dtype=torch.float64)
+    w = torch.linspace(0, min(2 * math.pi, 8 * math.sqrt(tau)), 8001, dtype=torch.float64)
     scale = 2 / math.pi * math.sqrt(2 * math.pi) * math.exp(tau / 8) / tau**1.5
     density = scale * torch.sin(w / 2) * w * torch.exp(-w * w / (2 * tau))
     values = torch.from_numpy(

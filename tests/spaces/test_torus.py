@@ -6,6 +6,7 @@ import math
 import warnings
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
@@ -85,11 +86,13 @@ def test_opposite_angles_take_the_documented_way() -> None:
     assert torch.autograd.grad(way.sum(), x)[0].item() == -1.0
 
 
-def test_agrees_with_geomstats() -> None:
+def test_agrees_with_geomstats(monkeypatch: pytest.MonkeyPatch) -> None:
+    # geomstats 2.8 imports a name that numpy 2.4 no longer has.
+    monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from geomstats.geometry.hypersphere import Hypersphere
-    circle = Hypersphere(1, default_coords_type="extrinsic", equip=True)
+    circle = Hypersphere(1)
     x, y = (CIRCLE.uniform(50, Generator(s), torch.float64, "cpu") for s in (0, 1))
     embed = [torch.cat([torch.cos(p), torch.sin(p)], -1).numpy() for p in (x, y)]
     distance = torch.as_tensor(circle.metric.dist(*embed))
@@ -169,9 +172,9 @@ def test_derivatives_at_the_special_points(angle: float, dtype: torch.dtype, tau
         assert abs(first.item()) < 1e-6
         if tau < 0.1:
             assert math.isclose(second.item(), -1 / t.item(), rel_tol=1e-6)
-    elif dtype == torch.float64 and 0.1 < tau:
-        odds = [reference(math.pi - h, tau)[1] / h for h in (1e-6,)]
-        assert math.isclose(second.item(), -odds[0], rel_tol=1e-6)
+    elif dtype == torch.float64 and tau > 0.1:
+        bend = -reference(math.pi - 1e-6, tau)[1] / 1e-6
+        assert math.isclose(second.item(), bend, rel_tol=1e-6)
 
 
 @pytest.mark.parametrize("tau", [0.02, 1.0, 2.5])

@@ -1,0 +1,71 @@
+"""Molecules of a config: read, split, hydrogens kept or dropped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from structdiff.domains.molecules.data import Skipped, embedded, read
+from structdiff.domains.molecules.recipe import MoleculesConfig
+from structdiff.domains.molecules.structures import Structures
+
+__all__ = ["Data", "load_data"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Molecules for training, for validation during it, and for judging."""
+
+    train: Structures
+    validation: Structures
+    reference: Structures
+    skipped: tuple[Skipped, ...]
+
+
+def load_data(config: MoleculesConfig) -> Data:
+    """Read and split the molecules of a config.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If too few molecules are left to train on, or the split does not fit.
+    """
+    settings = config.data
+    skipped: tuple[Skipped, ...] = ()
+    if settings.path is None:
+        molecules = embedded()
+    else:
+        loaded = read(settings.path, max_atoms=settings.max_atoms)
+        molecules, skipped = loaded.structures, loaded.skipped
+    train, test = _split(molecules, settings.split, skipped)
+    if settings.hydrogens == "implicit":
+        train, test = train.without_hydrogens(), test.without_hydrogens()
+    held = min(settings.validation, len(train) // 5)
+    order = np.random.default_rng(0).permutation(len(train))
+    kept, aside = train.select(np.sort(order[held:])), train.select(np.sort(order[:held]))
+    if len(kept) < 2:
+        msg = f"{len(kept)} molecules are left to train on; at least 2 are needed: give a larger file"
+        raise ValueError(msg)
+    return Data(kept, aside, test if len(test) else kept, skipped)
+
+
+def _split(
+    molecules: Structures, path: str | None, skipped: tuple[Skipped, ...]
+) -> tuple[Structures, Structures]:
+    """Training and test molecules."""
+    if path is None:
+        return molecules, molecules.select(np.zeros(0, np.int64))
+    if skipped:
+        msg = f"data.split numbers the molecules of the whole file, but {len(skipped)} of it were skipped: split the file itself"
+        raise ValueError(msg)
+    with np.load(path, allow_pickle=False) as file:
+        missing = {"train", "test"} - set(file.files)
+        if missing:
+            msg = f"{path} has the arrays {sorted(file.files)}, {sorted(missing)} are missing"
+            raise ValueError(msg)
+        parts = file["train"], file["test"]
+    highest = max(int(part.max(initial=-1)) for part in parts)
+    if highest >= len(molecules):
+        msg = f"{path} names molecule {highest}, but the data has {len(molecules)}"
+        raise ValueError(msg)
+    return molecules.select(parts[0]), molecules.select(parts[1])
