@@ -28,7 +28,7 @@ class RankOne:
     Arguments:
         classes: Number K of data classes, at least 1.
         stationary: The law pi over the symbols, `(S,)`, with S = K, or more if some symbols
-            (a mask) never occur in data. Sums to one.
+            (a mask) never occur in data. Sums to one (rounding is mended).
 
     Raises:
         ValueError: If `stationary` is not a law over at least K symbols.
@@ -47,6 +47,7 @@ class RankOne:
             must = "stationary must be non-negative and sum to 1"
             msg = f"{must}, its sum is {float(law.sum()):.6g}: divide by the sum"
             raise ValueError(msg)
+        object.__setattr__(self, "stationary", law.double() / law.double().sum())
 
     @property
     def symbols(self) -> int:
@@ -68,4 +69,4 @@ def absorbing(classes: int) -> RankOne:
 
 def marginal(probabilities: Tensor) -> RankOne:
     """Redraw from a given law over the classes, `(K,)`, e.g. their frequencies in the data."""
-    return RankOne(len(probabilities), probabilities.double())
+    return RankOne(len(probabilities), probabilities)

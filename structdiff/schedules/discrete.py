@@ -43,8 +43,12 @@ class Discrete(Schedule):
     def __init__(self, betas: Tensor) -> None:
         super().__init__()
         betas = betas.double()
-        if betas.ndim != 1 or not len(betas) or bool(((betas <= 0) | (betas > 1)).any()):
-            msg = f"betas must be a vector with entries in (0, 1], got shape {tuple(betas.shape)}"
+        if betas.ndim != 1 or not len(betas):
+            msg = f"betas must be a vector, not empty, got shape {tuple(betas.shape)}"
+            raise ValueError(msg)
+        low, high = betas.min().item(), betas.max().item()
+        if not 0 < low <= high <= 1:
+            msg = f"betas must be in (0, 1], got {low:.4g} to {high:.4g}"
             raise ValueError(msg)
         if bool((betas[:-1] == 1).any()):
             msg = "only the last beta may be 1: after it nothing of the data is left to noise"

@@ -51,7 +51,7 @@ class Manifold(ABC):
 
     @abstractmethod
     def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
-        """Orthogonal projection of `v`, of shape `(rows, *tangent)`, to the tangent space at `x`."""
+        """Orthogonal projection of `v`, of shape `(rows, *tangent)`, to the space at `x`."""
 
     @abstractmethod
     def norm2(self, v: Tensor) -> Tensor:
@@ -90,4 +90,4 @@ class HeatKernel(Manifold, ABC):
 
     @abstractmethod
     def entropy_gap(self, tau: Tensor) -> Tensor:
-        """KL divergence in nats of the heat kernel at `tau` from the uniform law, `()`-shaped like `tau`."""
+        """KL in nats of the heat kernel from the uniform law, of the shape of `tau`."""

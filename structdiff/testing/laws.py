@@ -97,7 +97,12 @@ class Bench:
 
     def _features(self, got: list[State], expected: list[State]) -> tuple[Tensor, Tensor]:
         """96 cosines per sample, the mean over its rows, at three length scales."""
-        rows = [torch.cat([x[n].flatten(1) if x[n].ndim > 1 else x[n][:, None] for x in each for n in x], 1) for each in (got, expected)]
+        rows = [
+            torch.cat(
+                [x[n].flatten(1) if x[n].ndim > 1 else x[n][:, None] for x in each for n in x], 1
+            )
+            for each in (got, expected)
+        ]
         a, b = (x.double() for x in rows)
         scale = b.std(0).clamp(min=1e-6)
         generator = torch.Generator().manual_seed(self.seed)
@@ -115,7 +120,9 @@ def semigroup(bench: Bench) -> None:
     s, t = bench.time(bench.s), bench.time(bench.t)
     clean = bench.time(-1.0)
     through = bench.bound.corrupt(bench.noisy(bench.s), s, t, bench.random)
-    bench.same("semigroup: corrupt from s to t is not diffuse to t", [through], [bench.noisy(bench.t)])
+    bench.same(
+        "semigroup: corrupt from s to t is not diffuse to t", [through], [bench.noisy(bench.t)]
+    )
     direct = bench.bound.corrupt(bench.many.leaves, clean, t, bench.random)
     bench.same("semigroup: corrupt from clean is not diffuse", [direct], [bench.noisy(bench.t)])
 
@@ -151,23 +158,34 @@ def bayes(bench: Bench) -> None:
 
 
 def density(bench: Bench) -> None:
-    """`log_prob` is the law of `diffuse`: reweighted draws for another record have its law."""
+    """`log_prob` is the law of `diffuse`, by the overlap of two of them from either side."""
     bound, t = bench.bound, bench.time(bench.t)
-    x_t = bench.noisy(bench.t)
-    mean = _between(bench, x_t)
-    weight = torch.exp(
-        _total(bench, bound.log_prob(x_t, mean, t))
-        - _total(bench, bound.log_prob(x_t, bench.many.leaves, t))
-    )
-    _is_zero(bench, weight - 1, "density: the mean ratio of two densities under the second", 1.0)
+    ours, theirs = bench.many.leaves, _next(bench)
+    x = bench.noisy(bench.t)
+    y = bound.diffuse(theirs, t, bench.random)
+    share = _overlap(bench, bound.log_prob(x, ours, t), bound.log_prob(x, theirs, t))
+    other = _overlap(bench, bound.log_prob(y, theirs, t), bound.log_prob(y, ours, t))
+    law = "density: the overlap of q(x_t | two records), from draws of the one,"
+    _is_zero(bench, share - other, law, float(other.mean()))
 
 
-def _between(bench: Bench, x_t: State) -> State:
+def _overlap(bench: Bench, own: State, other: State) -> Tensor:
+    """min(1, q_other / q_own) at draws of q_own; its mean is the same from both sides."""
+    return torch.exp((_total(bench, other) - _total(bench, own)).clamp(max=0))
+
+
+def _next(bench: Bench) -> State:
     """Each copy's record, replaced by the next one with as many rows."""
-    del x_t
-    counts = [tuple(lay.counts[i] for lay in bench.data.layouts.values()) for i in range(bench.data.samples)]
+    counts = [
+        tuple(lay.counts[i] for lay in bench.data.layouts.values())
+        for i in range(bench.data.samples)
+    ]
     order = [
-        next(j % len(counts) for j in range(i + 1, i + 1 + len(counts)) if counts[j % len(counts)] == counts[i])
+        next(
+            j % len(counts)
+            for j in range(i + 1, i + 1 + len(counts))
+            if counts[j % len(counts)] == counts[i]
+        )
         for i in range(len(counts))
     ]
     return bench.data.select(order * bench.copies).leaves
@@ -180,19 +198,22 @@ def kernel(bench: Bench) -> None:
     (step,) = bound.plan(times, 1.0)
     x_t = bench.noisy(bench.t)
     oracle = bound.oracle(bench.many.leaves, x_t, t)
-    other = bound.oracle(_between(bench, x_t), x_t, t)
+    other = bound.oracle(_next(bench), x_t, t)
     rows = {n: torch.arange(lay.rows).repeat(2) for n, lay in bench.many.layouts.items()}
     halves = {n: torch.full((len(r),), 0.5, dtype=torch.float64) for n, r in rows.items()}
     both = {n: type(e)(torch.cat([e.value, other[n].value])) for n, e in oracle.items()}
     middle = bound.mean(both, halves, rows)
-    x_s = bound.step(x_t, oracle, step, bench.random)
-    log_ratio = _total(bench, bound.reverse_log_prob(x_s, x_t, middle, step)) - _total(
-        bench, bound.reverse_log_prob(x_s, x_t, oracle, step)
-    )
+    x = bound.step(x_t, oracle, step, bench.random)
+    y = bound.step(x_t, middle, step, bench.random)
+    own, across = (bound.reverse_log_prob(x, x_t, e, step) for e in (oracle, middle))
+    back, there = (bound.reverse_log_prob(y, x_t, e, step) for e in (oracle, middle))
+    share, other_share = _overlap(bench, own, across), _overlap(bench, there, back)
+    law = "kernel: the overlap of two reverse kernels, from draws of the one,"
+    _is_zero(bench, share - other_share, law, float(other_share.mean()))
     stated = _total(bench, bound.divergence(oracle, middle, x_t, step))
-    _is_zero(bench, torch.exp(log_ratio) - 1, "kernel: the mean ratio of two reverse kernels", 1.0)
     law = "divergence: the mean log ratio of the kernels"
-    _is_zero(bench, -log_ratio - stated, law, float(stated.mean()))
+    gap = _total(bench, own) - _total(bench, across) - stated
+    _is_zero(bench, gap, law, float(stated.mean()))
 
 
 def _total(bench: Bench, per_row: State) -> Tensor:
@@ -210,14 +231,16 @@ def _is_zero(bench: Bench, gap: Tensor, law: str, expected: float) -> None:
 
 def holding(bench: Bench) -> None:
     """Given rows stay at their values, exactly."""
-    held = {n: lay.row.remainder(2) == lay.sample.remainder(2) for n, lay in bench.many.layouts.items()}
+    held = {
+        n: lay.row.remainder(2) == lay.sample.remainder(2) for n, lay in bench.many.layouts.items()
+    }
     batch = bench.many.with_given(held)
     process = bench.process.bind(batch)
     t = process.times(torch.tensor(bench.t, dtype=torch.float64))
     x_t = process.diffuse(batch.leaves, t, bench.random)
     (step,) = process.plan(torch.tensor([bench.t, bench.s], dtype=torch.float64), 1.0)
     # Any estimate will do: the oracle of some other records.
-    oracle = process.oracle(_between(bench, x_t), x_t, t)
+    oracle = process.oracle(_next(bench), x_t, t)
     states = {
         "prior": process.prior(bench.random),
         "diffuse": x_t,
@@ -225,7 +248,11 @@ def holding(bench: Bench) -> None:
     }
     for what, state in states.items():
         for name, mask in held.items():
-            moved = (state[name][mask] != batch[name][mask]).flatten(1) if state[name].ndim > 1 else state[name][mask] != batch[name][mask]
+            moved = (
+                (state[name][mask] != batch[name][mask]).flatten(1)
+                if state[name].ndim > 1
+                else state[name][mask] != batch[name][mask]
+            )
             if bool(moved.any()):
                 msg = f"holding: {what} moved {int(moved.sum())} given entries, expected 0"
                 raise AssertionError(msg)
@@ -234,7 +261,9 @@ def holding(bench: Bench) -> None:
 def dtypes(bench: Bench) -> None:
     """States keep the dtype of the data."""
     for dtype in (torch.float32, torch.float64):
-        leaves = {n: x.to(dtype) if x.is_floating_point() else x for n, x in bench.data.leaves.items()}
+        leaves = {
+            n: x.to(dtype) if x.is_floating_point() else x for n, x in bench.data.leaves.items()
+        }
         process = bench.process.bind(bench.data.with_leaves(leaves))
         t = process.times(torch.tensor(bench.t, dtype=torch.float64))
         x_t = process.diffuse(leaves, t, bench.random)
@@ -244,7 +273,9 @@ def dtypes(bench: Bench) -> None:
         for what, state in states.items():
             for name, x in state.items():
                 if x.dtype != leaves[name].dtype:
-                    msg = f"dtype: {what} returned {x.dtype} where the data is {leaves[name].dtype}"
+                    msg = (
+                        f"dtype: {what} returned {x.dtype} where the data is {leaves[name].dtype}"
+                    )
                     raise AssertionError(msg)
 
 

@@ -274,7 +274,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="CPU time of a turn")
     parser.add_argument("--batches", type=int, default=4)
-    parser.add_argument("--large", action="store_true", help="9 layers x 256 features too (minutes)")
+    parser.add_argument("--large", action="store_true", help="9 layers x 256 too")
     options = parser.parse_args()
     torch.manual_seed(0)
     print(where())

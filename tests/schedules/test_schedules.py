@@ -92,10 +92,11 @@ def test_time_inverts_clock(name: str) -> None:
 @schedules
 def test_gradient_in_time_is_the_finite_difference(name: str) -> None:
     schedule, h = SCHEDULES[name], 1e-6
-    t = interior(41) + 1.7e-4  # away from the kinks of discrete schedules
+    low, high = (0.26, 0.74) if name in FLAT else (0.003, 0.996)
+    t = torch.linspace(low, high, 41, dtype=torch.float64) + 1.7e-4  # not at kinks
     t = t.requires_grad_()
     for value in (schedule.alpha, schedule.sigma, schedule.log_snr):
-        (slope,) = torch.autograd.grad(value(t).sum(), t)
+        (slope,) = torch.autograd.grad((value(t) + 0 * t).sum(), t)
         with torch.no_grad():
             difference = (value(t + h) - value(t - h)) / (2 * h)
         torch.testing.assert_close(slope, difference, rtol=1e-5, atol=1e-6)
@@ -139,19 +140,12 @@ def test_numbers_of_the_papers() -> None:
 
 
 def test_one_cosine_beta_is_clipped() -> None:
-    """B03: exactly one; and the log-SNR is flatter at the ends than the linear schedule's."""
+    """B03: exactly one; and alpha is flatter at the data than the linear schedule's."""
     survival = Discrete.cosine().log_survival
     betas = -torch.expm1(survival.diff())
     assert int(((betas - 0.999).abs() < 1e-12).sum()) == 1
-    t = torch.linspace(0, 1, 1001, dtype=torch.float64)[1:-1]
-    middle = float64(0.5)
-    for place in (t[:20], t[-20:]):
-        relative = []
-        for schedule in (Cosine(), Linear()):
-            alpha = schedule.alpha(torch.cat([place, middle])) ** 2
-            relative.append(float(alpha[:-1].diff().abs().max() / 0.019))
-        if place[0] < 0.5:
-            assert relative[0] < relative[1] * 1.5
+    start = float64(0, 0.01)
+    assert Cosine().alpha(start).diff().abs() < Linear().alpha(start).diff().abs() / 3
 
 
 # A07 to A10: dm/dt = f m, dv/dt = 2 f v + g^2 for dx = f x dt + g dw.
@@ -227,7 +221,7 @@ def test_discrete_steps_converge_to_the_integral() -> None:
 def test_discrete_is_exact_on_its_grid(steps: int, dtype: torch.dtype) -> None:
     """A14: discrete to continuous."""
     betas = torch.linspace(1e-3, 0.3, steps, dtype=torch.float64)
-    t = (torch.arange(1, steps + 1) / steps).to(dtype)
+    t = (torch.arange(1, steps + 1, dtype=torch.float64) / steps).to(dtype)
     level = Discrete(betas)(t)
     product = torch.cumprod(1 - betas, 0)
     exact = 1e-12 if dtype == torch.float64 else 1e-5
@@ -246,7 +240,7 @@ def test_a_grid_of_a_continuous_schedule_is_a_discrete_one(schedule: Schedule) -
 
 
 def test_discrete_is_linear_in_log_snr_between_grid_points() -> None:
-    schedule = Discrete.ddpm(10)
+    schedule = Discrete(torch.linspace(0.1, 0.5, 10))
     clock = schedule(float64(0.3, 0.325, 0.35, 0.375, 0.4)).clock
     torch.testing.assert_close(clock.diff(), clock.diff().mean().expand(4))
 
@@ -285,8 +279,9 @@ def test_window_is_clean_before_and_noise_after() -> None:
         (lambda: Geometric(1.0, 1.0), "0 < sigma_min < sigma_max, got 1.0 and 1.0"),
         (lambda: Karras(0.0, 1.0), "0 < sigma_min < sigma_max, got 0.0 and 1.0"),
         (lambda: Karras(rho=0.0), "rho must be positive, got 0.0"),
-        (lambda: Discrete(torch.zeros(3)), r"entries in \(0, 1\]"),
-        (lambda: Discrete(torch.ones(2, 2) / 2), r"got shape \(2, 2\)"),
+        (lambda: Discrete(torch.zeros(3)), r"in \(0, 1\], got 0 to 0"),
+        (lambda: Discrete.ddpm(10), r"in \(0, 1\], got 0.01 to 2"),
+        (lambda: Discrete(torch.ones(2, 2) / 2), r"a vector, not empty, got shape \(2, 2\)"),
         (lambda: Discrete(torch.ones(0)), r"got shape \(0,\)"),
         (lambda: Discrete(torch.tensor([1.0, 0.5])), "only the last beta may be 1"),
         (lambda: Survival(Flow()), "must preserve the variance .* Flow does not"),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from structdiff.random import Generator
 from structdiff.spaces import SO3
-from structdiff.spaces import so3 as module
+from structdiff.spaces import igso3, turns
 
 SPACE = SO3()
 TIMES = [1e-3, 0.02, 0.3, 0.7, 0.99, 1.01, 2.0, 6.0]
@@ -50,9 +50,9 @@ def about(axis: list[float], angle: float, dtype: torch.dtype = torch.float64) -
     return matrix.to(dtype)[None]
 
 
-def turn(angles: Tensor) -> module._Turn:
+def turn(angles: Tensor) -> turns.Turn:
     sine = torch.sin(angles / 2)
-    return module._turn(torch.cos(angles / 2), (sine, 0 * sine, 0 * sine))
+    return turns.turn_of(torch.cos(angles / 2), (sine, 0 * sine, 0 * sine))
 
 
 def reference(angle: float, tau: float) -> tuple[float, float]:
@@ -86,7 +86,7 @@ def characters(angle: float, tau: float) -> tuple[float, float]:
 def law(tau: float, nodes: int = 4001) -> tuple[Tensor, Tensor]:
     """The distribution function of the kernel's angle, by Simpson's rule on a grid."""
     w = torch.linspace(0, math.pi, nodes, dtype=torch.float64)
-    log_f = module._log_density(turn(w), time(tau))
+    log_f = igso3.log_density(turn(w), time(tau))
     density = log_f.exp() * (1 - torch.cos(w)) / math.pi
     return w, torch.from_numpy(
         integrate.cumulative_simpson(density.numpy(), x=w.numpy(), initial=0)
@@ -305,8 +305,8 @@ def test_density_and_score_are_exact(tau: float, dtype: torch.dtype) -> None:
     w, t = torch.tensor(ANGLES, dtype=dtype), torch.tensor(tau, dtype=dtype)
     rotation = turn(w)
     found = (
-        module._log_density(rotation, t),
-        module._score_over_sine(rotation, t) * torch.sin(w / 2),
+        igso3.log_density(rotation, t),
+        igso3.score_over_sine(rotation, t) * torch.sin(w / 2),
     )
     truth = torch.tensor([reference(a, t.item()) for a in w.tolist()], dtype=torch.float64)
     eps = torch.finfo(dtype).eps
@@ -328,11 +328,11 @@ def test_score_where_the_series_of_other_codes_fails(sigma: float, angle: float)
 def test_series_and_dual_agree_in_the_overlap() -> None:
     rotation = turn(torch.linspace(0, math.pi, 101, dtype=torch.float64))
     for tau in (0.9, 1.0, 1.1):
-        excess, slope = module._series(rotation, time(tau))
-        dual = module._dual(rotation, time(tau))
+        excess, slope = igso3._series(rotation, time(tau))
+        dual = igso3._dual(rotation, time(tau))
         torch.testing.assert_close(torch.log1p(excess), dual, rtol=0, atol=1e-12)
         series = -2 * rotation.cosine * slope / (1 + excess)
-        dual = module._dual_slope(rotation, time(tau))
+        dual = igso3._dual_slope(rotation, time(tau))
         torch.testing.assert_close(series, dual, rtol=0, atol=1e-12)
 
 
@@ -404,14 +404,14 @@ def test_draws_solve_for_the_rank(tau: float) -> None:
     """The rank of the angle is the one of the normal numbers it came from, row by row."""
     z = Generator(4).normal((5000, 4), torch.float64, "cpu")
     length = z[:, 1:].norm(dim=-1)
-    angle = module._draw(z, time(tau)).norm(dim=-1)
+    angle = igso3.draw(z, time(tau)).norm(dim=-1)
     if tau < 1:
         # The angle is not folded yet: beyond a half turn it counts on to a full turn.
-        found, expected = _unfolded(tau, angle), module._maxwell(length)
+        found, expected = _unfolded(tau, angle), igso3._maxwell(length)
     else:
         grid, values = law(tau)
         found = interpolate(angle, grid, values)
-        expected = module._haar(2 * torch.atan2(length, z[:, 0].abs()))
+        expected = igso3._haar(2 * torch.atan2(length, z[:, 0].abs()))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
@@ -431,7 +431,7 @@ def test_uniform_draws_are_uniform() -> None:
         torch.eye(3, dtype=torch.float64).expand(20_000, 3, 3), rotations(20_000, seed=9)
     )
     angle = v.norm(dim=-1)
-    assert stats.kstest(module._haar(angle).numpy(), "uniform").pvalue > 1e-3
+    assert stats.kstest(igso3._haar(angle).numpy(), "uniform").pvalue > 1e-3
     assert stats.kstest((v[:, 2] / angle / 2 + 0.5).numpy(), "uniform").pvalue > 1e-3
 
 

@@ -17,19 +17,20 @@ def at_update(number, act):
     def patched(self):
         step, means = self.step, update(self)
         if step == number:
-            act()
+            act(self)
         return means
 
     Trainer.update = patched
 
 
-def die():
+def die(trainer=None):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def wait_for_signal():
+def wait_for_signal(trainer):
     print("waiting", flush=True)
-    signal.pause()
+    while not trainer._stop:
+        time.sleep(0.01)
 
 
 def inside_save(number):
