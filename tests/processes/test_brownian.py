@@ -16,8 +16,8 @@ from tests.processes.cases import MANIFOLDS, Case, Fixed, grid, time
 
 cases = pytest.mark.parametrize("case", MANIFOLDS.values(), ids=MANIFOLDS.keys())
 
-ROWS = 40_000
-NODES = 720
+ROWS = 20_000
+NODES = 180
 CIRCLE = Brownian(Geometric(0.05, 4.0), Torus(1))
 ANGLES = (torch.arange(NODES, dtype=torch.float64) / NODES * 2 - 1)[:, None] * math.pi
 CELL = 2 * math.pi / NODES
@@ -144,9 +144,9 @@ def test_the_error_of_deterministic_undoing_halves_with_the_step() -> None:
 def test_bayes_to_first_order() -> None:
     """At eta = 1 the error of the pair law of one step falls faster than the step."""
     errors = []
-    for s in (0.4, 0.5, 0.55):
-        backwards = density(0.6)[:, None] * transition(0.6, s, 1.0)
-        forwards = density(s)[:, None] * heat(s, 0.6)
+    for s in (0.76, 0.78, 0.79):
+        backwards = density(0.8)[:, None] * transition(0.8, s, 1.0)
+        forwards = density(s)[:, None] * heat(s, 0.8)
         errors.append(float((backwards.T - forwards).abs().sum()) * CELL**2 / 2)
     assert errors[0] > 1.8 * errors[1] > 3.2 * errors[2]
 
@@ -178,7 +178,7 @@ def test_prior_divergence_is_the_integral() -> None:
         kl = float((law.exp() * (law + math.log(2 * math.pi))).sum()) * CELL
         bound = process.bind(Batch.of(torch.zeros(2, 1).double()))
         divergence = bound.prior_divergence(torch.zeros(2, 1).double())
-        torch.testing.assert_close(divergence, torch.tensor([kl, kl]).double(), atol=1e-9, rtol=0)
+        torch.testing.assert_close(divergence, torch.tensor([kl, kl]).double(), atol=1e-7, rtol=0)
 
 
 @cases
@@ -245,9 +245,9 @@ def test_encoding_and_decoding_is_a_round_trip(case: Case) -> None:
     """To first order: the gap falls with the number of steps."""
     process, batch = case.process.bind(case.batch()), case.batch()
     x_0, gaps = batch["x"], []
-    x_t = process.diffuse(x_0, time(0.4), Generator(1))
+    x_t = process.diffuse(x_0, time(0.6), Generator(1))
     for steps in (8, 16, 32):
-        x, up = x_t, torch.linspace(0.4, 0.6, steps + 1, dtype=torch.float64)
+        x, up = x_t, torch.linspace(0.6, 0.9, steps + 1, dtype=torch.float64)
         for times in (up, up.flip(0)):
             for t, plan in zip(times, process.plan(times, 0.0), strict=False):
                 x = process.step(x, process.oracle(x_0, x, t), plan, Generator(2))
