@@ -69,11 +69,6 @@ class Layout:
         """Number of rows of all samples together."""
         return self.sample.shape[0]
 
-    @property
-    def is_regular(self) -> bool:
-        """Whether each sample has exactly one row."""
-        return self.rows == self.samples and all(count == 1 for count in self.counts)
-
     @cached_property
     def size(self) -> Tensor:
         """Number of rows of each sample, `(samples,)`, on the device of the rows."""

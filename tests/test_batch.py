@@ -21,7 +21,7 @@ def ragged() -> Batch:
 def test_of_a_tensor_is_one_regular_leaf() -> None:
     batch = Batch.of(torch.arange(4.0))
     assert batch["x"].tolist() == [0, 1, 2, 3]
-    assert batch.layouts["x"].is_regular
+    assert batch.layouts["x"].counts == (1, 1, 1, 1)
     assert batch.ids.tolist() == [0, 1, 2, 3]
     assert (batch.samples, batch.device.type) == (4, "cpu")
 

@@ -14,15 +14,13 @@ def test_ragged_says_where_rows_are() -> None:
     assert layout.size.tolist() == COUNTS
     assert layout.start.tolist() == [0, 3, 3, 4]
     assert layout.row.tolist() == [0, 1, 2, 0, 0, 1, 2, 3]
-    assert (layout.samples, layout.rows, layout.is_regular) == (4, 8, False)
+    assert (layout.samples, layout.rows) == (4, 8)
 
 
 def test_regular_is_one_row_each() -> None:
     layout = Layout.regular(3)
     assert layout.counts == (1, 1, 1)
     assert layout.sample.tolist() == [0, 1, 2]
-    assert layout.is_regular
-    assert not Layout.ragged([0, 2]).is_regular  # two rows, two samples
 
 
 def test_sum_mean_and_spread_are_those_of_a_loop() -> None:

@@ -64,7 +64,10 @@ class RunFolder:
             changed = differences(self.read_config(domain), dict(config))
             if changed:
                 listed = "\n  ".join(changed)
-                msg = f"{self.path} was trained with another config:\n  {listed}\nUse the same settings to go on, or another --out"
+                msg = (
+                    f"{self.path} was trained with another config:\n  {listed}\n"
+                    "Use the same settings to go on, or another --out"
+                )
                 raise ValueError(msg)
             return
         if self.path.exists() and any(self.path.iterdir()):
@@ -89,7 +92,10 @@ class RunFolder:
             msg = f"{self.config} has no schema, domain and config: it is not a run's"
             raise ValueError(msg)
         if not isinstance(content["schema"], int) or content["schema"] > SCHEMA:
-            msg = f"{self.config} has schema {content['schema']}, this version reads up to {SCHEMA}: upgrade structdiff"
+            msg = (
+                f"{self.config} has schema {content['schema']}, this version reads up to "
+                f"{SCHEMA}: upgrade structdiff"
+            )
             raise ValueError(msg)
         if domain is not None and content["domain"] != domain:
             msg = f"{self.path} is a run of the domain {content['domain']!r}, not {domain!r}"

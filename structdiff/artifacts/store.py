@@ -1,8 +1,8 @@
 """Files that are whole or absent.
 
 Everything is written to a temporary file in the same folder, flushed to the disk and renamed: a
-process killed at any moment leaves the old file or the new one. Tensors are kept in safetensors with
-a checksum, and nothing that is read is unpickled.
+process killed at any moment leaves the old file or the new one. Tensors are kept in safetensors
+with a checksum, and nothing that is read is unpickled.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def write_atomic(path: Path, content: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         reason = error.strerror or str(error)
-        msg = f"could not write {path}: {reason}. What was there is untouched; free space or choose another folder"
+        msg = (
+            f"could not write {path}: {reason}. What was there is untouched; free space or choose "
+            "another folder"
+        )
         raise OSError(error.errno, msg) from error
 
 
@@ -118,6 +121,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         msg = f"{path} is truncated or not a safetensors file ({error}): restore it from a copy"
         raise ValueError(msg) from None
     if metadata.pop(_CHECKSUM, None) != _digest(tensors):
-        msg = f"{path} was changed after it was written (its checksum differs): restore it from a copy"
+        msg = (
+            f"{path} was changed after its writing (its checksum differs): restore it from a copy"
+        )
         raise ValueError(msg)
     return tensors, metadata

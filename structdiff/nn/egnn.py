@@ -1,10 +1,10 @@
 r"""An E(3)-equivariant graph network on packed pairs.
 
 Each edge (i, j) carries features r, from a Gaussian basis of its log length. In each layer
-u = silu(r + A h_i + A h_j) is its message (the first edge linear split into a term per row, N products
-instead of E), rows are updated by the sums of u and of u (B h_i + B h_j), and r by W u. Positions move
-along x_i - x_j by scalars of u, antisymmetrically, so the sum of all moves is zero; translations
-drop out, and rotations and reflections go through.
+u = silu(r + A h_i + A h_j) is its message (the first edge linear split into a term per row, N
+products instead of E), rows are updated by the sums of u and of u (B h_i + B h_j), and r by W u.
+Positions move along x_i - x_j by scalars of u, antisymmetrically, so the sum of all moves is zero;
+translations drop out, and rotations and reflections go through.
 
 References:
     E(n) Equivariant Graph Neural Networks (Satorras et al., 2021). https://arxiv.org/abs/2102.09844
@@ -15,13 +15,14 @@ References:
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from structdiff.layout import Layout
-from structdiff.nn.messages import antisymmetric_sum, edge_messages, gaussian_basis
+from structdiff.nn.messages import antisymmetric_sum, edge_messages, gaps, gaussian_basis
 from structdiff.nn.pairs import Pairs
 
 __all__ = ["EGNN"]
@@ -132,7 +133,7 @@ class EGNN(nn.Module):
 
     def _see(self, x: Tensor, pairs: Pairs, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Direction (shorter than one) and radial basis of each edge."""
-        gap = x.index_select(0, pairs.first) - x.index_select(0, pairs.second)
+        gap = gaps(x, pairs)
         length = gap.square().sum(1, keepdim=True).add(1e-8).sqrt()
         seen = gaussian_basis(torch.log(length + 0.1), self.centres.to(x), self.spacing, dtype)
         return gap / (length + 1), seen
@@ -144,28 +145,33 @@ class EGNN(nn.Module):
         x = start
         direction, seen = self._see(x, pairs, dtype)
         r = _linear(self.see, seen)
-        for layer in self.layers:
+        layers = cast("list[_Layer]", list(self.layers))
+        for layer in layers:
             normed = F.layer_norm(h, h.shape[1:]).to(dtype)
-            a, b, own = _linear(layer.rows, normed).split(
-                [layer.width, layer.width, layer.hidden], 1
-            )
+            sizes = [layer.width, layer.width, layer.hidden]
+            a, b, own = torch.split(_linear(layer.rows, normed), sizes, 1)
             total, gated, r, u = edge_messages(
-                r, a.contiguous(), b.contiguous(), layer.edge.weight.to(dtype), pairs
+                r,
+                a.contiguous(),
+                b.contiguous(),
+                None if layer is layers[-1] else layer.edge.weight.to(dtype),
+                pairs,
             )
             gathered = _linear(layer.gathered, torch.cat([total, gated], 1) * 0.25)
             h = h + _linear(layer.update, F.silu(own + gathered)).to(h.dtype)
-            if layer.move is not None:
+            if layer.move is not None and layer.see is not None:
                 x = x + 0.3 * antisymmetric_sum(
                     direction * _linear(layer.move, u).to(x.dtype), pairs
                 )
                 direction, seen = self._see(x, pairs, dtype)
-                r = r + _linear(layer.see, seen)
-        scalar = _linear(self.vector[2], F.silu(_linear(self.vector[0], u))).to(x.dtype)
+                r = torch.addmm(r, seen, layer.see.weight.to(dtype).t())
+        inner, _, outer = cast("tuple[nn.Linear, nn.SiLU, nn.Linear]", tuple(self.vector))
+        scalar = _linear(outer, F.silu(_linear(inner, u))).to(x.dtype)
         vector = antisymmetric_sum(direction * scalar, pairs) + (x - start)
         return _linear(self.leave, F.layer_norm(h, h.shape[1:]).to(dtype)).to(x.dtype), vector
 
 
-def _linear(layer: nn.Module, x: Tensor) -> Tensor:
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     """The layer in the dtype of x."""
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     return F.linear(x, layer.weight.to(x.dtype), bias)

@@ -1,9 +1,9 @@
 r"""Messages on pairs, with their gradients written out.
 
-With u_e = silu(r_e + a_i + a_j) and v_e = u_e (b_i + b_j) for the edge e = (i, j), a layer needs the
-sums of u and v over the edges of each row and the next edge features r_e + W u_e. Written as one
-function, a layer keeps three edge tensors for the backward pass and touches memory half as often
-as the same formulas op by op.
+With u_e = silu(r_e + a_i + a_j) and v_e = u_e (b_i + b_j) for the edge e = (i, j), a layer needs
+the sums of u and v over the edges of each row and the next edge features r_e + W u_e. Written as
+one function, a layer keeps three edge tensors for the backward pass and touches memory half as
+often as the same formulas op by op.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from structdiff.nn.pairs import Pairs
 
-__all__ = ["antisymmetric_sum", "edge_messages", "gaussian_basis"]
+__all__ = ["antisymmetric_sum", "edge_messages", "gaps", "gaussian_basis"]
 
 
 def _sum_ends(x: Tensor, pairs: Pairs) -> Tensor:
@@ -29,35 +29,54 @@ def _sum_edges(x: Tensor, pairs: Pairs) -> Tensor:
     return torch.embedding_bag(x, pairs.edges_of, pairs.row_starts, mode=0)[0]
 
 
+def _difference(x: Tensor, pairs: Pairs) -> Tensor:
+    """x_i - x_j for each edge."""
+    return x.index_select(0, pairs.first).sub_(x.index_select(0, pairs.second))
+
+
+def _signed_sum(x: Tensor, pairs: Pairs) -> Tensor:
+    """Sum over the edges of each row: + where it is their first, - where it is their second."""
+    signs = pairs.signs.to(x.dtype)
+    bags = torch.embedding_bag(
+        x.contiguous(), pairs.edges_of, pairs.row_starts, mode=0, per_sample_weights=signs
+    )
+    return bags[0]
+
+
 class _EdgeMessages(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, r: Tensor, a: Tensor, b: Tensor, weight: Tensor, pairs: Pairs
+    def forward(
+        ctx: Any, r: Tensor, a: Tensor, b: Tensor, weight: Tensor | None, pairs: Pairs
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         inside = _sum_ends(a, pairs).add_(r)
         u = F.silu(inside)
         gate = _sum_ends(b, pairs)
         ctx.pairs = pairs
         ctx.save_for_backward(inside, u, gate, weight)
-        return _sum_edges(u, pairs), _sum_edges(u * gate, pairs), torch.addmm(r, u, weight.t()), u
+        after = r.new_empty(0) if weight is None else torch.addmm(r, u, weight.t())
+        return _sum_edges(u, pairs), _sum_edges(u * gate, pairs), after, u
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, d_sum: Tensor, d_gated: Tensor, d_next: Tensor, d_u: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None]:
         inside, u, gate, weight = ctx.saved_tensors
         pairs = ctx.pairs
         d_v = _sum_ends(d_gated.contiguous(), pairs)
         d_message = _sum_ends(d_sum.contiguous(), pairs).addcmul_(d_v, gate)
-        d_message.add_(d_u).addmm_(d_next, weight)
+        d_message.add_(d_u)
+        if weight is not None:
+            d_message.addmm_(d_next, weight)
         d_inside = torch.ops.aten.silu_backward(d_message, inside)
         d_b = _sum_edges(d_v.mul_(u), pairs)
         d_a = _sum_edges(d_inside, pairs)
+        if weight is None:
+            return d_inside, d_a, d_b, None, None
         return d_inside.add_(d_next), d_a, d_b, d_next.t() @ u, None
 
 
 def edge_messages(
-    r: Tensor, a: Tensor, b: Tensor, weight: Tensor, pairs: Pairs
+    r: Tensor, a: Tensor, b: Tensor, weight: Tensor | None, pairs: Pairs
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One round of messages.
 
@@ -65,40 +84,55 @@ def edge_messages(
         r: Edge features, `(edges, width)`.
         a: What each row adds inside the activation, `(rows, width)`.
         b: What each row gates with, `(rows, width)`.
-        weight: Update of the edge features, `(width, width)`.
+        weight: Update of the edge features, `(width, width)`; None where they are not updated,
+            as in the last layer, and then there are no next ones.
         pairs: The edges.
 
     Returns:
         Sum of messages and of gated messages per row, next edge features, messages.
     """
-    result: tuple[Tensor, Tensor, Tensor, Tensor] = _EdgeMessages.apply(r, a, b, weight, pairs)
+    result: tuple[Tensor, Tensor, Tensor, Tensor] = _EdgeMessages.apply(r, a, b, weight, pairs)  # type: ignore[no-untyped-call]
     return result
 
 
 class _AntisymmetricSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, pairs: Pairs) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, pairs: Pairs) -> Tensor:
         ctx.pairs = pairs
-        total = x.new_zeros(pairs.rows, *x.shape[1:])
-        return total.index_add_(0, pairs.first, x).index_add_(0, pairs.second, x, alpha=-1)
+        return _signed_sum(x, pairs)
 
     @staticmethod
-    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return d.index_select(0, ctx.pairs.first) - d.index_select(0, ctx.pairs.second), None
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None]:
+        return _difference(d, ctx.pairs), None
 
 
 def antisymmetric_sum(x: Tensor, pairs: Pairs) -> Tensor:
     """Add x_e to the first row of each edge and -x_e to the second."""
-    result: Tensor = _AntisymmetricSum.apply(x, pairs)
+    result: Tensor = _AntisymmetricSum.apply(x, pairs)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Gaps(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pairs: Pairs) -> Tensor:
+        ctx.pairs = pairs
+        return _difference(x, pairs)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None]:
+        return _signed_sum(d, ctx.pairs), None
+
+
+def gaps(x: Tensor, pairs: Pairs) -> Tensor:
+    """x_i - x_j for each edge, the transpose of `antisymmetric_sum`."""
+    result: Tensor = _Gaps.apply(x, pairs)  # type: ignore[no-untyped-call]
     return result
 
 
 class _GaussianBasis(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, centres: Tensor, width: float, dtype: torch.dtype
-    ) -> Tensor:
-        place = ((x - centres) / width).to(dtype)
+    def forward(ctx: Any, x: Tensor, centres: Tensor, width: float, dtype: torch.dtype) -> Tensor:
+        place = torch.sub(x / width, centres / width).to(dtype)
         value = torch.square(place).mul_(-0.5).exp_()
         ctx.width = width
         ctx.dtype = x.dtype
@@ -106,7 +140,7 @@ class _GaussianBasis(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None, None, None]:
         place, value = ctx.saved_tensors
         slope = (d * value).mul_(place).sum(1, keepdim=True)
         return slope.to(ctx.dtype).div_(-ctx.width), None, None, None
@@ -114,5 +148,5 @@ class _GaussianBasis(torch.autograd.Function):
 
 def gaussian_basis(x: Tensor, centres: Tensor, width: float, dtype: torch.dtype) -> Tensor:
     """exp(-((x - centre) / width)^2 / 2), `(edges, 1)` to `(edges, centres)` in `dtype`."""
-    result: Tensor = _GaussianBasis.apply(x, centres, width, dtype)
+    result: Tensor = _GaussianBasis.apply(x, centres, width, dtype)  # type: ignore[no-untyped-call]
     return result

@@ -31,6 +31,7 @@ class Pairs:
         edge_starts: Start of each edge in `ends`, `(edges,)`.
         edges_of: Edges of each row, one row after the other, `(2 edges,)`.
         row_starts: Start of each row in `edges_of`, `(rows,)`.
+        signs: For `edges_of`, 1 where the row is the edge's first and -1 where it is the second.
     """
 
     first: Tensor
@@ -39,6 +40,7 @@ class Pairs:
     edge_starts: Tensor
     edges_of: Tensor
     row_starts: Tensor
+    signs: Tensor
 
     @property
     def rows(self) -> int:
@@ -80,6 +82,7 @@ class Pairs:
             np.arange(0, len(ends), 2),
             order // 2,
             np.cumsum(degree) - degree,
+            (1 - 2 * (order % 2)).astype(np.float32),
         )
         return cls(*(torch.from_numpy(part).to(device) for part in parts))
 

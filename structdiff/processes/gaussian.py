@@ -53,6 +53,9 @@ class Gaussian(Leaf, Tractable):
         event: Shape of one row.
         space: The subspace that the rows of a sample live in; all of R^n by default.
 
+    Raises:
+        ValueError: If the parameterisation has no meaning at the schedule's last time.
+
     Example:
         >>> from structdiff.schedules import Cosine
         >>> from structdiff.batch import Batch
@@ -72,7 +75,20 @@ class Gaussian(Leaf, Tractable):
     ) -> None:
         super().__init__(schedule, event)
         self.parameterisation = parameterisation or Data()
+        self._check_end()
         self.space = space or Euclidean()
+
+    def _check_end(self) -> None:
+        """Refuse a prediction that says nothing of x_0 at pure noise."""
+        end = self.schedule(torch.ones((), dtype=torch.float64))
+        one = torch.ones((), dtype=torch.float64)
+        if not torch.isfinite(self.parameterisation.decode(one, 2 * one, end.alpha, end.sigma)):
+            name = type(self.parameterisation).__name__
+            msg = (
+                f"{name} has no meaning at t = 1, where alpha of this schedule is 0: predict "
+                "Data, Velocity, Straight or Preconditioned, or use a schedule with alpha(1) > 0"
+            )
+            raise ValueError(msg)
 
     def project(self, x: Tensor) -> Tensor:
         """Projection to the subspace."""

@@ -118,15 +118,16 @@ class Sampler(ABC):
 
     @abstractmethod
     def order(self, space: Space) -> int:
-        """The order of convergence on a space, for this sampler's eta: nominal for deterministic
-        walks, weak for stochastic ones, in total variation for classes.
+        """The order of convergence on a space, for this sampler's eta.
+
+        Nominal for deterministic walks, weak for stochastic ones, in total variation for classes.
         """
 
     @abstractmethod
     def effective(self, carry: Carry, i: int) -> tuple[Estimates, Carry]:
         """The estimate that step i uses, and the carry with what was learned on the way."""
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027
         """Make what depends on the grid and the batch, once; called by `bind`."""
 
     @final

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -142,7 +143,10 @@ def check_sampler(
     torn = [_returns(factory, n, samples, seed) for n in (steps, 2 * steps)]
     noise = 4 * math.sqrt(max(torn[0], 1 / samples) / samples)
     if torn[1] > 0.5 * torn[0] + noise:
-        msg = f"halving: with twice the steps {torn[1]:.4f} of the records are torn, expected about half of {torn[0]:.4f}"
+        msg = (
+            f"halving: with twice the steps {torn[1]:.4f} of the records are torn, "
+            f"expected about half of {torn[0]:.4f}"
+        )
         raise AssertionError(msg)
     _order(factory, "euclidean", _moment_error)
     if factory(_world()[0], UniformTime(2)).eta == 0:
@@ -222,13 +226,19 @@ def _returns(factory: Factory, steps: int, samples: int, seed: int) -> float:
     record = sort_records(drawn, denoiser.data, {"angle": _around})
     torn = float((record < 0).double().mean())
     if torn > 2 / steps + 4 * math.sqrt(2 / steps / samples):
-        msg = f"wholeness: with {steps} steps {torn:.4f} of the records are torn, expected at most {2 / steps:.4f}"
+        msg = (
+            f"wholeness: with {steps} steps {torn:.4f} of the records are torn, "
+            f"expected at most {2 / steps:.4f}"
+        )
         raise AssertionError(msg)
     for k, weight in enumerate(weights.tolist()):
         share = float((record == k).double().mean())
         error = math.sqrt(weight * (1 - weight) / samples)
         if abs(share - weight) > 4 * error + 2 / steps:
-            msg = f"proportions: with {steps} steps point {k} has the share {share:.3f}, expected {weight:.3f} within {4 * error + 2 / steps:.3f}"
+            msg = (
+                f"proportions: with {steps} steps point {k} has the share "
+                f"{share:.3f}, expected {weight:.3f} within {4 * error + 2 / steps:.3f}"
+            )
             raise AssertionError(msg)
     return torn
 
@@ -310,7 +320,7 @@ def flow_map(
     r"""The probability-flow ODE by the classical Runge-Kutta method, a reference for walks.
 
     In the clock lambda it is d(x / alpha) / d lambda = E[x_0 | x] - x / alpha on R^n, and
-    dx / d lambda = the estimate on a manifold, where stages are transported to the start of a step.
+    dx / d lambda = the estimate on a manifold, where stages are transported to a step's start.
 
     Arguments:
         denoiser: A denoiser of one leaf `x`.

@@ -81,7 +81,7 @@ class Bench:
 
     def same(self, law: str, got: list[State], expected: list[State], slack: float = 0.0) -> None:
         """Assert that two lists of states, jointly, have one law given the record."""
-        a, b = self._features(got, expected)
+        a, b = self.features(got, expected)
         gap = a - b
         error = gap.std(0) / math.sqrt(len(gap))
         excess = (gap.mean(0).abs() - slack).clamp(min=0)
@@ -95,7 +95,7 @@ class Bench:
             )
             raise AssertionError(msg)
 
-    def _features(self, got: list[State], expected: list[State]) -> tuple[Tensor, Tensor]:
+    def features(self, got: list[State], expected: list[State]) -> tuple[Tensor, Tensor]:
         """96 cosines per sample, the mean over its rows, at three length scales."""
         rows = [
             torch.cat(
@@ -138,14 +138,20 @@ def forgetting(bench: Bench) -> None:
     if math.isfinite(largest):
         slack = 2 * math.sqrt(max(largest, 0) / 2)
         prior = bench.bound.prior(bench.random)
-        law = f"forgetting: q(x_1 | x_0) is farther from the prior than prior_divergence = {largest:.3g} says"
+        law = (
+            "forgetting: q(x_1 | x_0) is farther from the prior than "
+            f"prior_divergence = {largest:.3g} says"
+        )
         bench.same(law, [bench.noisy(1.0)], [prior], slack)
 
 
 def undoing(bench: Bench) -> None:
     """Oracle steps bring q(x_t | x_0) to q(x_s | x_0), at eta 0 and 1."""
     for eta in (0.0, 1.0):
-        law = f"undoing: the oracle step from t to s at eta = {eta:g} does not bring q(x_t | x_0) to q(x_s | x_0)"
+        law = (
+            f"undoing: the oracle step from t to s at eta = {eta:g} does not bring "
+            "q(x_t | x_0) to q(x_s | x_0)"
+        )
         bench.same(law, [bench.undo(bench.noisy(bench.t), eta)], [bench.noisy(bench.s)])
 
 
@@ -167,6 +173,12 @@ def density(bench: Bench) -> None:
     other = _overlap(bench, bound.log_prob(y, theirs, t), bound.log_prob(y, ours, t))
     law = "density: the overlap of q(x_t | two records), from draws of the one,"
     _is_zero(bench, share - other, law, float(other.mean()))
+    # The same against features, since an overlap alone cannot tell a density from its square.
+    a, b = bench.features([x], [y])
+    a, b = share[:, None] * a, other[:, None] * b
+    worst = int(((a - b).mean(0).abs() / (a - b).std(0).clamp(min=1e-12)).argmax())
+    law = "density: the mean of a feature over the overlap, from draws of the one,"
+    _is_zero(bench, (a - b)[:, worst], law, float(b[:, worst].mean()))
 
 
 def _overlap(bench: Bench, own: State, other: State) -> Tensor:
@@ -225,7 +237,10 @@ def _is_zero(bench: Bench, gap: Tensor, law: str, expected: float) -> None:
     """Assert that the mean is zero within its standard error."""
     got, error = float(gap.mean()), float(gap.std()) / math.sqrt(len(gap))
     if not abs(got) <= bench.limit * error + 1e-9:
-        msg = f"{law} is {expected + got:.4f} where {expected:.4f} is expected, with a standard error of {error:.2g}"
+        msg = (
+            f"{law} is {expected + got:.4f} where {expected:.4f} is expected, with "
+            f"a standard error of {error:.2g}"
+        )
         raise AssertionError(msg)
 
 
@@ -288,7 +303,10 @@ def independence(bench: Bench) -> None:
             rows = bench.data.layouts[name].rows_of(torch.tensor([i]))
             if not torch.equal(whole[name][rows], x):
                 gap = float((whole[name][rows].double() - x.double()).abs().max())
-                msg = f"batch independence: sample {i} differs by {gap:.2g} from itself alone, expected 0"
+                msg = (
+                    f"batch independence: sample {i} differs by {gap:.2g} from "
+                    "itself alone, expected 0"
+                )
                 raise AssertionError(msg)
 
 

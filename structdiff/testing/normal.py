@@ -2,7 +2,8 @@ r"""The exact denoiser of a mixture of normals on R^n.
 
 For x_0 ~ sum_k w_k N(m_k, s_k^2) and x_t = alpha x_0 + sigma z,
 
-    E[x_0 | x_t] = sum_k r_k [m_k + alpha s_k^2 / v_k (x_t - alpha m_k)],   v_k = alpha^2 s_k^2 + sigma^2,
+    E[x_0 | x_t] = sum_k r_k [m_k + alpha s_k^2 / v_k (x_t - alpha m_k)],
+    v_k = alpha^2 s_k^2 + sigma^2,
 
 with r_k proportional to w_k N(x_t; alpha m_k, v_k). One component has a closed flow map, which
 makes it the yardstick of samplers and bounds.
@@ -48,7 +49,10 @@ class NormalDenoiser(Denoiser):
     ) -> None:
         super().__init__()
         if mean.shape[1:] != process.event or std.shape != mean.shape[:1]:
-            msg = f"mean must be (components, *{process.event}) and std (components,), got {tuple(mean.shape)} and {tuple(std.shape)}"
+            msg = (
+                f"mean must be (components, *{process.event}) and std "
+                f"(components,), got {tuple(mean.shape)} and {tuple(std.shape)}"
+            )
             raise ValueError(msg)
         self.leaf, self.process = process, Product({"x": process})
         self.mean, self.std = mean, std.reshape(-1, *(1,) * mean.ndim)

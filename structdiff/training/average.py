@@ -1,7 +1,8 @@
 """Moving average of weights.
 
 References:
-    Improved Techniques for Training Score-Based Generative Models (Song and Ermon, 2020), section 4.
+    Improved Techniques for Training Score-Based Generative Models (Song and Ermon, 2020), section
+    4.
     https://arxiv.org/abs/2006.09011
 """
 
@@ -16,7 +17,7 @@ __all__ = ["MovingAverage"]
 
 
 class MovingAverage:
-    """`average <- m average + (1 - m) weight`, with m = min(decay, (1 + n) / (10 + n)) at update n.
+    """`average <- m average + (1 - m) weight`, m = min(decay, (1 + n) / (10 + n)) at update n.
 
     Arguments:
         weights: The parameters to follow.

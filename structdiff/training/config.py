@@ -12,39 +12,39 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(10_000, ge=1)
+    steps: int = Field(default=10_000, ge=1)
     """Number of updates."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     """Samples per update, over all processes."""
-    batch_cost: int | None = Field(None, ge=1)
+    batch_cost: int | None = Field(default=None, ge=1)
     """Instead of a fixed number of samples: the cost (edges, for molecules) of a batch."""
-    accumulate: int = Field(1, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     """Batches per update."""
-    learning_rate: float = Field(4e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     """Peak of the learning rate, reached after the warm-up; it falls to zero as a cosine."""
-    warm_up: int = Field(300, ge=0)
+    warm_up: int = Field(default=500, ge=0)
     """Updates over which the learning rate rises."""
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
     """Decoupled weight decay of AdamW."""
-    beta2: float = Field(0.99, ge=0, lt=1)
+    beta2: float = Field(default=0.99, ge=0, lt=1)
     """Second-moment decay of AdamW."""
-    clip: float = Field(1.0, gt=0)
+    clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
-    ema: float = Field(0.999, ge=0, lt=1)
+    ema: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the moving average of the weights."""
     bf16: bool = True
     """Whether heavy parts run in bfloat16 (autocast); weights stay in float32."""
     compile: bool = False
     """Whether the network goes through torch.compile."""
-    threads: int = Field(1, ge=1)
+    threads: int = Field(default=1, ge=1)
     """Threads of each process on the CPU; results are bit-identical for the same number."""
     device: str = "auto"
     """Device to train on; auto takes a GPU if there is one."""
-    save_seconds: float = Field(30.0, gt=0)
+    save_seconds: float = Field(default=30.0, gt=0)
     """Time between two saves."""
-    log_every: int = Field(100, ge=1)
+    log_every: int = Field(default=100, ge=1)
     """Updates between two lines of metrics."""
-    validate_every: int = Field(5_000, ge=1)
+    validate_every: int = Field(default=5_000, ge=1)
     """Updates between two validations."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Start of all random numbers."""

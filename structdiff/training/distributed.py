@@ -33,7 +33,7 @@ def average(tensors: Sequence[Tensor]) -> None:
     flat = torch.cat([x.reshape(-1) for x in tensors])
     torch.distributed.all_reduce(flat)
     flat /= world
-    for x, part in zip(tensors, flat.split([x.numel() for x in tensors]), strict=True):
+    for x, part in zip(tensors, torch.split(flat, [x.numel() for x in tensors]), strict=True):
         x.copy_(part.view_as(x))
 
 

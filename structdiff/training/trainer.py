@@ -27,7 +27,7 @@ from structdiff.objectives import Objective, Terms
 from structdiff.random import Generator, Randomness
 from structdiff.training.average import MovingAverage
 from structdiff.training.config import TrainingConfig
-from structdiff.training.distributed import any_process, average, share_first, shard
+from structdiff.training.distributed import any_process, average, shard, share_first
 from structdiff.training.failure import Failure
 from structdiff.training.memory import keep_freed_memory
 from structdiff.training.source import Source
@@ -44,10 +44,21 @@ class Stopped(Exception):  # noqa: N818
 
 
 def pick_device(name: str) -> torch.device:
-    """A device by name; `auto` is a GPU if there is one."""
+    """A device by name; `auto` is a GPU if there is one.
+
+    Raises:
+        ValueError: If torch knows no such device, or this machine has none.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        msg = f"device = {name!r} cannot be used ({reason}): choose auto, cpu or cuda"
+        raise ValueError(msg) from None
+    return device
 
 
 class Trainer:
@@ -162,7 +173,7 @@ class Trainer:
             loss = terms.total * self.source.share(number) / config.accumulate
             if not bool(torch.isfinite(loss)):
                 self.fail(batch, terms, state)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             for name, term in terms.leaves.items():
                 means[name] = means.get(name, 0.0) + term.detach().mean() / config.accumulate
         average([p.grad for p in self.weights if p.grad is not None])

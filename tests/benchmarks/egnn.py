@@ -121,9 +121,7 @@ class PlainLayer(nn.Module):
             nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1, bias=False)
         )
 
-    def forward(
-        self, h: Tensor, x: Tensor, start: Tensor, graph: Graph
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, h: Tensor, x: Tensor, start: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
         """New features and positions."""
         gap = x[graph.first] - x[graph.second]
         square = gap.square().sum(1, keepdim=True)

@@ -1,6 +1,6 @@
 """What `import structdiff` costs on top of `import torch`, in processes of their own.
 
-    python tests/benchmarks/import_time.py
+Median CPU time of a few processes each: python tests/benchmarks/import_time.py
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def picture(
     axes.set_ylim(0, 101)
     axes.set_xlabel("updates")
     axes.set_ylabel("% of all drawn (dashes: real molecules)")
-    axes.legend(frameon=False, loc="center left")
+    figure.legend(frameon=False, loc="outside upper center", ncols=len(SHOWN), fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
     plt.close(figure)

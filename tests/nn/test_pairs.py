@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from structdiff.layout import Layout
-from structdiff.nn.messages import antisymmetric_sum, edge_messages, gaussian_basis
+from structdiff.nn.messages import antisymmetric_sum, edge_messages, gaps, gaussian_basis
 from structdiff.nn.pairs import Pairs
 
 COUNTS = [[3, 1, 4], [1], [], [0, 2, 0], [5], [2, 2, 2]]
@@ -138,6 +138,29 @@ def test_antisymmetric_sum_is_the_loop_and_sums_to_zero():
     torch.testing.assert_close(total.detach(), expected, rtol=1e-12, atol=1e-12)
     assert total.detach()[:3].sum(0).abs().max() < 1e-12
     assert torch.autograd.gradcheck(lambda y: antisymmetric_sum(y, pairs), x)
+
+
+def test_gaps_are_differences_and_transposed_antisymmetric_sums():
+    pairs = Pairs.complete(Layout.ragged([3, 1, 4]), bucket=(4, 8))
+    x = random(pairs.rows, 3).requires_grad_()
+    expected = x.detach()[pairs.first] - x.detach()[pairs.second]
+    assert torch.equal(gaps(x, pairs).detach(), expected)
+    assert torch.autograd.gradcheck(lambda y: gaps(y, pairs), x)
+    y = random(len(pairs.first), 3, seed=1)
+    forth, back = (gaps(x, pairs) * y).sum(), (x * antisymmetric_sum(y, pairs)).sum()
+    torch.testing.assert_close(forth, back, rtol=1e-12, atol=1e-12)
+
+
+def test_the_last_layer_has_no_next_features_and_the_same_gradients(inputs):
+    (r, a, b, weight), pairs = inputs
+    grads = []
+    for chosen in (weight, None):
+        total, gated, after, u = edge_messages(r, a, b, chosen, pairs)
+        loss = total.square().sum() + gated.sum() + u.exp().sum()
+        grads.append(torch.autograd.grad(loss, (r, a, b)))
+    assert after.numel() == 0
+    for known, found in zip(*grads, strict=True):
+        torch.testing.assert_close(known, found, rtol=1e-12, atol=1e-12)
 
 
 def test_gaussian_basis_is_its_formula_and_passes_gradcheck():

@@ -56,10 +56,10 @@ class Case:
             u = random.uniform(shape, torch.float64, "cpu")
             return (u * process.classes).long()
         if isinstance(process, Brownian):
-            return process.manifold.uniform(layout.rows, random, dtype, "cpu")
+            return process.manifold.uniform(layout.rows, random, torch.float64, "cpu").to(dtype)
         assert isinstance(process, Gaussian)
-        x = random.normal((layout.rows, *process.event), dtype, "cpu")
-        return process.space.project(x, layout, None)
+        x = random.normal((layout.rows, *process.event), torch.float64, "cpu")
+        return process.space.project(x, layout, None).to(dtype)
 
 
 def chain(transition: RankOne, event: Sequence[int] = ()) -> Case:
@@ -92,6 +92,17 @@ MANIFOLDS = {
     "so3": Case(Brownian(Geometric(0.05, 3.0), SO3()), "manifold"),
 }
 CASES = GAUSSIANS | CHAINS | MANIFOLDS
+
+
+def said_by_a_network(process: Tractable, x_t: Tensor, seed: int = 2) -> Tensor:
+    """What a network could have said."""
+    shape: tuple[int, ...] = tuple(x_t.shape)
+    if isinstance(process, Categorical):
+        shape = (*shape, process.classes)
+    if isinstance(process, Brownian):
+        shape = (len(x_t), *process.manifold.tangent)
+    dtype = x_t.dtype if x_t.is_floating_point() else torch.float64
+    return Generator(seed).normal(shape, dtype, "cpu")
 
 
 def time(value: float) -> Tensor:

@@ -103,7 +103,9 @@ def heat(s: float, t: float) -> Tensor:
 
 def test_semigroup_by_quadrature() -> None:
     """A13 on densities, to 1e-10."""
-    torch.testing.assert_close(density(0.4) @ heat(0.4, 0.7) * CELL, density(0.7), atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        density(0.4) @ heat(0.4, 0.7) * CELL, density(0.7), atol=1e-10, rtol=0
+    )
 
 
 @pytest.mark.parametrize("eta", [0.7, 1.0])
@@ -142,12 +144,13 @@ def test_the_error_of_deterministic_undoing_halves_with_the_step() -> None:
 
 
 def test_bayes_to_first_order() -> None:
-    """At eta = 1 the error of the pair law of one step falls faster than the step."""
+    """At eta = 1 the error of the pair law of one step falls with the step."""
     errors = []
     for s in (0.76, 0.78, 0.79):
         backwards = density(0.8)[:, None] * transition(0.8, s, 1.0)
         forwards = density(s)[:, None] * heat(s, 0.8)
         errors.append(float((backwards.T - forwards).abs().sum()) * CELL**2 / 2)
+    assert errors[0] < 0.06
     assert errors[0] > 1.8 * errors[1] > 3.2 * errors[2]
 
 
@@ -244,6 +247,7 @@ def test_the_last_step_reaches_the_point(case: Case) -> None:
 def test_encoding_and_decoding_is_a_round_trip(case: Case) -> None:
     """To first order: the gap falls with the number of steps."""
     process, batch = case.process.bind(case.batch()), case.batch()
+    assert isinstance(process, Brownian)
     x_0, gaps = batch["x"], []
     x_t = process.diffuse(x_0, time(0.6), Generator(1))
     for steps in (8, 16, 32):
@@ -251,8 +255,8 @@ def test_encoding_and_decoding_is_a_round_trip(case: Case) -> None:
         for times in (up, up.flip(0)):
             for t, plan in zip(times, process.plan(times, 0.0), strict=False):
                 x = process.step(x, process.oracle(x_0, x, t), plan, Generator(2))
-        gaps.append(float((x - x_t).abs().max()))
-    assert gaps[0] < 0.05
+        gaps.append(float(process.manifold.log(x, x_t).abs().max()))
+    assert gaps[0] < 0.2
     assert gaps[0] > 1.7 * gaps[1] > 2.9 * gaps[2]
     with pytest.raises(ValueError, match="times must fall"):
         process.plan(grid(0.2, 0.4), 0.5)

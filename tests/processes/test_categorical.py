@@ -222,7 +222,7 @@ def test_forgetting(case: Case) -> None:
 def test_pair_law_of_the_exact_denoiser_of_several_points(case: Case, t: float) -> None:
     """One class-valued row: exact at eta = 1 though x_0 is not known."""
     process = case.process
-    k, n = process.classes, process.symbols
+    k = process.classes
     weights = torch.arange(1, k + 1, dtype=torch.float64) / (k * (k + 1) / 2)
     product = Product({"x": process})
     denoiser = ExactDenoiser(product, Batch.of(torch.arange(k)), weights)

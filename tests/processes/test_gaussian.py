@@ -310,7 +310,10 @@ def test_densities_beside_given_entries_are_those_of_the_free_ones() -> None:
     def rows(law: Normal, x: Tensor) -> Tensor:
         return (law.log_prob(x) * free).sum(1)
 
-    close(process.log_prob(x_t, batch["x"], t), rows(Normal(level.alpha * batch["x"], level.sigma), x_t))
+    close(
+        process.log_prob(x_t, batch["x"], t),
+        rows(Normal(level.alpha * batch["x"], level.sigma), x_t),
+    )
     close(process.prior_log_prob(x_t), rows(Normal(0.0, Linear().sigma(time(1.0))), x_t))
     last = Normal(guess.value, level.sigma / level.alpha)
     close(process.reconstruction(guess, batch["x"], x_t, t), -rows(last, batch["x"]))
@@ -337,4 +340,4 @@ def test_centred_density_beside_given_rows_is_free() -> None:
     normal = Normal(level.alpha * batch["x"], level.sigma).log_prob(x_t).sum(1)
     constant = -torch.log(level.sigma) - 0.5 * math.log(2 * math.pi)
     close(per_row[:3], torch.stack([time(0.0), normal[1], time(0.0)]))
-    close(per_row[3:].sum(), 6 * constant.squeeze() )
+    close(per_row[3:].sum(), 6 * constant.squeeze())

@@ -7,12 +7,29 @@ import math
 import pytest
 import torch
 
-from structdiff import DDIM, DDPM, Batch, Brownian, Categorical, Flow, Gaussian, Generator
-from structdiff import Geometric, Heun, Layout, Linear, Multistep, Product, UniformTime
-from structdiff import absorbing, marginal, uniform
+from structdiff import (
+    DDIM,
+    DDPM,
+    Batch,
+    Brownian,
+    Categorical,
+    Flow,
+    Gaussian,
+    Generator,
+    Geometric,
+    Heun,
+    Layout,
+    Linear,
+    Multistep,
+    Product,
+    UniformTime,
+    absorbing,
+    marginal,
+    uniform,
+)
 from structdiff.samplers import Carry, Sampler
 from structdiff.spaces import SO3, Torus, ZeroCentre
-from structdiff.testing import Addressed, ExactDenoiser, Silent, check_sampler, sort_records
+from structdiff.testing import Addressed, ExactDenoiser, Silent, sort_records
 
 SAMPLERS = {
     "DDIM": DDIM,
@@ -115,11 +132,6 @@ def test_proportions_converge():
 
 
 @samplers
-def test_public_check_passes(name):
-    check_sampler(SAMPLERS[name], steps=12, samples=1000)
-
-
-@samplers
 def test_a_sample_does_not_depend_on_its_batch_mates(name):
     denoiser = ExactDenoiser(process(), data(), WEIGHTS)
     sampler = SAMPLERS[name](denoiser, UniformTime(5))
@@ -171,7 +183,9 @@ def test_no_condition_is_bit_identical(name):
 @samplers
 def test_determinism(name):
     """A12: one seed, one result; without fresh noise no number is drawn after the start."""
-    continuous = Product({n: p for n, p in process().leaves.items() if n in ("field", "turn")})
+    continuous = Product(
+        {"field": Gaussian(Linear(), event=(3,)), "turn": Brownian(Geometric(0.02, 4.0), SO3())}
+    )
     points = {n: data()[n] for n in ("field", "turn")}
     denoiser = ExactDenoiser(continuous, Batch.of(points), WEIGHTS)
     sampler = SAMPLERS[name](denoiser, UniformTime(8))
@@ -192,13 +206,17 @@ def test_determinism(name):
 def test_given_leaves_are_held_and_conditionals_are_right(name):
     """E09, K02: a coupled finite set, each leaf given in turn; Bayes within TV 0.03."""
     both = Product(
-        {"x": Gaussian(Linear(), event=(2,)), "y": Categorical(Flow(), absorbing(2)), "z": Categorical(Flow(), uniform(3))}
+        {
+            "x": Gaussian(Linear(), event=(2,)),
+            "y": Categorical(Flow(), absorbing(2)),
+            "z": Categorical(Flow(), uniform(3)),
+        }
     )
     x = torch.tensor([[0.0, 1.0], [2.0, -1.0], [0.0, 1.0], [-2.0, 0.0]])
     records = Batch.of({"x": x, "y": torch.tensor([0, 0, 1, 1]), "z": torch.tensor([0, 1, 2, 1])})
     weights = torch.tensor([0.1, 0.4, 0.3, 0.2])
-    denoiser, n = ExactDenoiser(both, records, weights), 2000
-    sampler = SAMPLERS[name](denoiser, UniformTime(60))
+    denoiser, n = ExactDenoiser(both, records, weights), 800
+    sampler = SAMPLERS[name](denoiser, UniformTime(40))
     for leaf, known, posterior in (
         ("y", torch.tensor(1), [0, 0, 0.6, 0.4]),
         ("x", x[0], [0.25, 0, 0.75, 0]),

@@ -36,8 +36,16 @@ class Squares(Objective):
 def make(folder=None, validate=None, seed=0, data=DATA, shard=(0, 1), source=None, **settings):
     """A trainer of a line; results depend on the settings alone."""
     torch.manual_seed(seed)
-    chosen = {"steps": 20, "batch_size": 6, "warm_up": 4, "bf16": False, "device": "cpu"} | settings
+    chosen = {
+        "steps": 20,
+        "batch_size": 6,
+        "warm_up": 4,
+        "bf16": False,
+        "device": "cpu",
+    } | settings
     config = TrainingConfig(**chosen)
-    batches = {"batch_size": config.batch_size, "seed": config.seed, "shard": shard} | (source or {})
+    batches = {"batch_size": config.batch_size, "seed": config.seed, "shard": shard} | (
+        source or {}
+    )
     whole = Source(len(data), lambda i: Batch.of(data[torch.from_numpy(i)]), **batches)
     return Trainer(Line(), Squares(), whole, config, folder=folder, validate=validate)

@@ -36,7 +36,9 @@ def test_the_ramp_gives_the_product_of_its_decays():
     for n in reversed(range(30)):
         expected += later * (1 - decays[n]) * seen[n + 1]
         later *= decays[n]
-    torch.testing.assert_close(average.average[0], expected + later * seen[0], rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(
+        average.average[0], expected + later * seen[0], rtol=1e-13, atol=1e-13
+    )
 
 
 def test_swapping_twice_is_nothing():

@@ -77,7 +77,9 @@ def assert_same(folder, other):
         assert a.keys() == b.keys()
         assert [n for n in a if not torch.equal(a[n], b[n])] == []
     lines, expected = folder.read_metrics(), other.read_metrics()
-    assert [(x["step"], "bound" in x) for x in lines] == [(x["step"], "bound" in x) for x in expected]
+    assert [(x["step"], "bound" in x) for x in lines] == [
+        (x["step"], "bound" in x) for x in expected
+    ]
     bounds = [[x["bound"] for x in y if "bound" in x] for y in (lines, expected)]
     assert bounds[0] == bounds[1]
     assert len(lines) == len(folder.metrics.read_text().splitlines())
@@ -91,7 +93,9 @@ def test_the_undisturbed_run_is_as_its_settings_say(undisturbed):
     weights = {n for n in state if n.startswith("model.")}
     model, ema = load_tensors(undisturbed.model)[0], load_tensors(undisturbed.ema)[0]
     assert all(torch.equal(state[n], model[n.removeprefix("model.")]) for n in weights)
-    assert not torch.equal(model["backbone.network.enter.weight"], ema["backbone.network.enter.weight"])
+    assert not torch.equal(
+        model["backbone.network.enter.weight"], ema["backbone.network.enter.weight"]
+    )
 
 
 def test_a_run_killed_again_and_again_ends_bit_for_bit(start, undisturbed, tmp_path):
@@ -125,7 +129,9 @@ def test_sigterm_saves_and_the_same_command_goes_on(start, undisturbed, tmp_path
     process.terminate()
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert output.splitlines()[-1] == f"structdiff: stopped at step 5 of {STEPS}; the state is saved"
+    assert (
+        output.splitlines()[-1] == f"structdiff: stopped at step 5 of {STEPS}; the state is saved"
+    )
     assert "Traceback" not in errors
     assert load_tensors(folder.state)[1] == {"step": "5"}
     assert not folder.ema.exists()

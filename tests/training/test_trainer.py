@@ -19,7 +19,15 @@ from structdiff.objectives import Denoising
 from structdiff.processes import Gaussian, Product
 from structdiff.random import Generator
 from structdiff.schedules import Linear
-from structdiff.training import Failure, NonFiniteLoss, Source, Stopped, Trainer, TrainingConfig
+from structdiff.training import (
+    Failure,
+    NonFiniteLoss,
+    Source,
+    Stopped,
+    Trainer,
+    TrainingConfig,
+    pick_device,
+)
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -58,7 +66,9 @@ def test_the_first_update_of_adam_is_the_learning_rate():
     before = weights(trainer)
     trainer.update()
     for old, new in zip(before, weights(trainer), strict=True):
-        torch.testing.assert_close((new - old).abs(), torch.full_like(old, 0.01 / 5), rtol=1e-3, atol=0)
+        torch.testing.assert_close(
+            (new - old).abs(), torch.full_like(old, 0.01 / 5), rtol=1e-3, atol=0
+        )
 
 
 def test_gradients_are_clipped_to_the_norm_and_no_shorter():
@@ -121,7 +131,9 @@ def test_validation_sees_averaged_weights_and_puts_the_others_back(tmp_path):
 
     trainer.update = watched
     trainer.run(), unwatched.run()
-    assert [torch.equal(w, averages[k]) for (w, _), k in zip(seen, (3, 7, 9), strict=True)] == [True] * 3
+    assert [torch.equal(w, averages[k]) for (w, _), k in zip(seen, (3, 7, 9), strict=True)] == [
+        True
+    ] * 3
     assert [training for _, training in seen] == [False] * 3
     assert trainer.denoiser.training
     assert torch.equal(weights(trainer)[0], weights(unwatched)[0])
@@ -268,8 +280,12 @@ def test_a_loss_that_is_not_finite_is_named_kept_and_reproduced(tmp_path):
     random = Generator(0)
     random.restore(failure.random)
     terms = trainer.terms(trainer.source(trainer.step), random)
-    torch.testing.assert_close(terms.leaves["x"], again.leaves["x"], equal_nan=True, rtol=0, atol=0)
-    clock = again.clock["x"][failure.batch.layouts["x"].sample == failure.batch.ids.tolist().index(bad)]
+    torch.testing.assert_close(
+        terms.leaves["x"], again.leaves["x"], equal_nan=True, rtol=0, atol=0
+    )
+    clock = again.clock["x"][
+        failure.batch.layouts["x"].sample == failure.batch.ids.tolist().index(bad)
+    ]
     assert f"clock {float(clock.min()):.3g} to {float(clock.max()):.3g}" in message
 
 
@@ -322,7 +338,8 @@ def molecules():
 
 def test_bfloat16_changes_the_loss_by_little(molecules):
     losses = [
-        {n: float(x) for n, x in molecules(bf16=low, device="cpu").update().items()} for low in (0, 1)
+        {n: float(x) for n, x in molecules(bf16=low, device="cpu").update().items()}
+        for low in (0, 1)
     ]
     for name, value in losses[0].items():
         assert 0 < abs(losses[1][name] - value) < 0.02 * value
@@ -351,3 +368,12 @@ def test_a_compiled_network_trains_the_same(monkeypatch):
     assert compiled.state().keys() == plain.state().keys()
     for a, b in zip(weights(compiled), weights(plain), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:77", "cpu:x"])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(
+        ValueError, match=f"device = {name!r} cannot be used .*choose auto, cpu or"
+    ):
+        pick_device(name)
+    assert pick_device("auto").type in ("cpu", "cuda")

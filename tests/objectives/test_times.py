@@ -1,0 +1,80 @@
+"""At which times a model is trained."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from structdiff import Cosine, Generator, Karras, Linear
+from structdiff.objectives import NormalClock, TimeDistribution, UniformTimes
+from structdiff.schedules import Schedule
+
+LAWS = {
+    "uniform": UniformTimes(),
+    "part": UniformTimes(0.2, 0.6),
+    "normal karras": NormalClock(Karras()),
+    "normal cosine": NormalClock(Cosine(), mean=0.3, std=1.5),
+}
+laws = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS.keys())
+
+
+@laws
+def test_quantiles_rise_within_range(law: TimeDistribution) -> None:
+    t = law.quantile(torch.linspace(0, 1, 10_001, dtype=torch.float64))
+    assert bool((t.diff() > 0).all())
+    assert 0 <= t[0] < t[-1] <= 1
+
+
+@laws
+def test_draws_are_low_discrepancy(law: TimeDistribution) -> None:
+    """One in each of n parts of equal probability."""
+    drawn = law.draw(64, Generator(0))
+    edges = law.quantile(torch.linspace(0, 1, 65, dtype=torch.float64))
+    assert drawn.dtype == torch.float64
+    assert bool(((drawn >= edges[:-1]) & (drawn < edges[1:])).all())
+
+
+@laws
+def test_the_mean_is_kept_and_the_variance_falls(law: TimeDistribution) -> None:
+    """Kingma I.1: of the mean of f(t) over 32 draws, against independent draws."""
+    random, repeats, n = Generator(0), 400, 32
+
+    def f(t: torch.Tensor) -> torch.Tensor:
+        return torch.exp(-3 * t) + t**2
+
+    truth = float(f(law.quantile((torch.arange(200_000).double() + 0.5) / 200_000)).mean())
+    ours = torch.stack([f(law.draw(n, random)).mean() for _ in range(repeats)])
+    alone = f(law.quantile(random.uniform((repeats, n), torch.float64, "cpu"))).mean(1)
+    assert abs(float(ours.mean()) - truth) < 4 * float(ours.std()) / math.sqrt(repeats)
+    assert abs(float(alone.mean()) - truth) < 4 * float(alone.std()) / math.sqrt(repeats)
+    assert float(ours.var()) < float(alone.var()) / 10
+
+
+@pytest.mark.parametrize(
+    ("schedule", "mean", "std"),
+    [(Karras(), -1.2, 1.2), (Cosine(), 0.0, 2.0), (Linear(), -4.0, 1.0)],
+)
+def test_normal_clock_is_a_truncated_normal(schedule: Schedule, mean: float, std: float) -> None:
+    """B06: quantiles of log(sigma / alpha) against scipy."""
+    ends = -schedule(torch.tensor([0.0, 1.0]).double()).clock
+    low, high = ((ends - mean) / std).tolist()
+    u = torch.linspace(0.001, 0.999, 499, dtype=torch.float64)
+    truth = stats.truncnorm.ppf(u.numpy(), low, high, loc=mean, scale=std)
+    ours = -schedule(NormalClock(schedule, mean, std).quantile(u)).clock
+    torch.testing.assert_close(ours, torch.from_numpy(truth), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: UniformTimes(0.5, 0.5), "0 <= low < high <= 1, got 0.5 and 0.5"),
+        (lambda: UniformTimes(-0.1, 0.5), "got -0.1 and 0.5"),
+        (lambda: NormalClock(Karras(), std=0.0), "std must be positive, got 0.0"),
+    ],
+)
+def test_refusals(make: object, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        make()  # type: ignore[operator]

@@ -1,0 +1,94 @@
+"""`fit` and `sample` learn simple laws."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from structdiff import (
+    Categorical,
+    Flow,
+    Gaussian,
+    Heun,
+    Linear,
+    Product,
+    UniformTime,
+    absorbing,
+    fit,
+    sample,
+)
+from structdiff.batch import Batch
+from structdiff.testing import ExactDenoiser
+
+
+class Scalar(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(2, 32), nn.SiLU(), nn.Linear(32, 32), nn.SiLU(), nn.Linear(32, 1)
+        )
+
+    def forward(self, x, clock):
+        return self.layers(torch.stack([x, clock / 4], -1)).squeeze(-1)
+
+
+class Pair(nn.Module):
+    """A class and a number whose sign it sets."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 48), nn.SiLU(), nn.Linear(48, 3))
+
+    def forward(self, batch, clock, previous):
+        del previous
+        x, one_hot = batch["x"], nn.functional.one_hot(batch["y"], 3)
+        times = [clock[n].float().expand(len(x)) / 4 for n in ("x", "y")]
+        seen = torch.cat([x[:, None], one_hot, torch.stack(times, -1)], 1)
+        out = self.layers(seen)
+        return {"x": out[:, 0], "y": out[:, 1:]}
+
+
+def test_a_bare_tensor():
+    """Two clusters, 0.3 at -1 and 0.7 at 1.5, deviation 0.2."""
+    source = torch.Generator().manual_seed(0)
+    right = torch.rand(4000, generator=source) < 0.7
+    data = torch.where(right, 1.5, -1.0) + 0.2 * torch.randn(4000, generator=source)
+    denoiser = fit(data, Gaussian(Linear()), Scalar(), steps=800, batch_size=256)
+    drawn = sample(denoiser, 2000, steps=60)
+    assert drawn.shape == (2000,)
+    assert abs(float((drawn > 0.25).float().mean()) - 0.7) < 0.08
+    assert abs(float(drawn[drawn > 0.25].mean()) - 1.5) < 0.1
+    assert abs(float(drawn[drawn < 0.25].mean()) + 1.0) < 0.12
+    assert float(drawn[drawn > 0.25].std()) < 0.4
+    assert torch.equal(drawn, sample(denoiser, 2000, steps=60))
+    assert not torch.equal(drawn, sample(denoiser, 2000, steps=60, seed=1))
+    other = sample(denoiser, 500, sampler=Heun(denoiser, UniformTime(20)))
+    assert abs(float((other > 0.25).float().mean()) - 0.7) < 0.12
+
+
+def test_a_mapping():
+    source = torch.Generator().manual_seed(0)
+    y = (torch.rand(3000, generator=source) < 0.4).long()
+    x = (2.0 * y - 1) + 0.1 * torch.randn(3000, generator=source)
+    process = Product({"x": Gaussian(Linear()), "y": Categorical(Flow(), absorbing(2))})
+    denoiser = fit({"x": x, "y": y}, process, Pair(), steps=800, batch_size=256)
+    drawn = sample(denoiser, 1500, steps=60)
+    assert sorted(drawn) == ["x", "y"]
+    assert abs(float((drawn["y"] == 1).float().mean()) - 0.4) < 0.08
+    agree = (drawn["x"] > 0) == (drawn["y"] == 1)
+    assert float(agree.float().mean()) > 0.9
+
+
+def test_a_denoiser_without_weights_can_be_sampled():
+    denoiser = ExactDenoiser(Product({"x": Gaussian(Linear())}), Batch.of(torch.tensor([2.0])))
+    torch.testing.assert_close(sample(denoiser, 3, steps=4), torch.full((3,), 2.0))
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="no samples"):
+        fit(torch.zeros(0), Gaussian(Linear()), Scalar(), steps=1)
+    with pytest.raises(ValueError, match=r"event"):
+        fit(torch.zeros(4, 2), Gaussian(Linear()), Scalar(), steps=1)
+    with pytest.raises(ValueError, match="leaf|leaves"):
+        fit({"a": torch.zeros(4), "b": torch.zeros(4)}, Gaussian(Linear()), Scalar(), steps=1)
