@@ -24,7 +24,7 @@ DEV_READY := $(VENV)/.ready-dev
 INSTALLED := build/installed
 SOURCES := $(shell find structdiff domains -not -name __pycache__ -not -name '*.pyc' 2> /dev/null)
 
-.PHONY: help venv demo test lint format types doctest tutorials package clean
+.PHONY: help venv demo results test lint format types doctest tutorials package clean
 
 help:  ## say what there is
 	@echo "structdiff: make TARGET, where TARGET is one of"
@@ -36,6 +36,15 @@ venv: $(DEV_READY)  ## make .venv with all that developing needs
 demo: $(DEMO_READY)  ## make molecules with the model that comes with the package
 	@echo "demo: structdiff demo molecules"
 	@$(BIN)/structdiff demo molecules
+
+results: $(DEMO_READY)  ## repeat the long run on all of QM9: make results QM9=qm9_3d.npz SPLIT=edm_split.npz
+	@[ -n "$(QM9)" ] && [ -n "$(SPLIT)" ] || { echo "Name the files: make results" \
+		"QM9=qm9_3d.npz SPLIT=edm_split.npz (see domains/molecules/README.md)"; exit 1; }
+	@echo "results: about an hour on one core; stop it at any time, the same command goes on"
+	@OMP_NUM_THREADS=1 $(BIN)/structdiff train molecules --data $(QM9) --data.split $(SPLIT) \
+		--out runs/qm9 --training.steps 65000 --training.warm-up 1000 \
+		--training.validate-every 10000 --training.log-every 500 --training.save-seconds 60
+	@OMP_NUM_THREADS=1 $(BIN)/structdiff evaluate runs/qm9 -n 1000
 
 test: $(DEV_READY)  ## run the tests
 	@echo "test: the laws and the unit tests, in $(JOBS) processes"

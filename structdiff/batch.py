@@ -127,8 +127,21 @@ class Batch:
         )
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> Batch:
-        """The same samples with other leaf tensors of the same names and rows."""
-        return replace(self, leaves=dict(leaves))
+        """The same samples with other leaf tensors of the same names and rows.
+
+        Samplers call this at every step, so only names and rows are looked at.
+
+        Raises:
+            ValueError: If they differ.
+        """
+        rows = {name: x.shape[0] for name, x in leaves.items()}
+        known = {name: x.shape[0] for name, x in self.leaves.items()}
+        if rows != known:
+            msg = f"the leaves have rows {rows}, the batch has {known}: names and rows must agree"
+            raise ValueError(msg)
+        other = object.__new__(Batch)
+        other.__dict__.update(self.__dict__, leaves=dict(leaves))
+        return other
 
     def with_given(self, given: Mapping[str, Tensor]) -> Batch:
         """The same batch with these entries held."""

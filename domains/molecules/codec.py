@@ -67,7 +67,10 @@ class MoleculeCodec(Codec[Structures]):
         if (classes < 0).any():
             unknown = sorted({SYMBOLS[z] for z in objects.number[classes < 0]})
             known = [SYMBOLS[z] for z in self.elements]
-            msg = f"the model knows the elements {known}, but the molecules have {unknown}: train on data that has them"
+            msg = (
+                f"the model knows the elements {known}, but the molecules have {unknown}: "
+                "train on data that has them"
+            )
             raise ValueError(msg)
         layout = Layout.ragged(objects.count.tolist())
         position = torch.from_numpy(_centred(objects).astype(np.float32))

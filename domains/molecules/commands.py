@@ -18,8 +18,8 @@ from structdiff.domains.molecules.evaluation import evaluate_run
 from structdiff.domains.molecules.output import check_free, write
 from structdiff.domains.molecules.recipe import MoleculesConfig
 from structdiff.domains.molecules.run import Run
-from structdiff.domains.molecules.sampling import Samples
 from structdiff.domains.molecules.run import train as train_run
+from structdiff.domains.molecules.sampling import Samples
 
 __all__ = ["demo", "evaluate", "sample", "train"]
 
@@ -65,7 +65,7 @@ def sample(
     kept = np.flatnonzero(
         [v.valid and v.connected for v in drawn.verdicts] if only_valid else [True] * len(drawn)
     )
-    chosen, verdicts = drawn.structures.select(kept), [drawn.verdicts[i] for i in kept]
+    chosen, verdicts = drawn.structures.select(kept), [drawn.verdicts[i] for i in kept.tolist()]
     if out is not None:
         print(write(out, chosen, verdicts, overwrite=overwrite).report())
         return
@@ -83,7 +83,8 @@ def report(drawn: Samples) -> None:
     valid = sum(v.valid for v in drawn.verdicts)
     whole = sum(v.valid and v.connected for v in drawn.verdicts)
     print(
-        f"{total} drawn: {valid} valid ({valid / total:.0%}), {whole} of them in one piece ({whole / total:.0%})"
+        f"{total} drawn: {valid} valid ({valid / total:.0%}), "
+        f"{whole} valid and in one piece ({whole / total:.0%})"
     )
     kinds = Counter(_kind(v.reasons[0]) for v in drawn.verdicts if v.reasons)
     for reason, count in kinds.most_common(3):
@@ -91,9 +92,9 @@ def report(drawn: Samples) -> None:
 
 
 def _kind(reason: str) -> str:
-    """A reason without the number of the atom."""
+    """A reason without the atom's number and element: "atom 3 (C) has valence 5, allowed 4"."""
     words = reason.split()
-    return " ".join(words[2:]) if words[0] == "atom" else reason
+    return "an atom " + " ".join(words[3:]) if words[0] == "atom" else reason
 
 
 def evaluate(run: Path, molecules: int, *, steps: int | None, seed: int) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from structdiff.artifacts import write_atomic, write_json
+from structdiff.domains.molecules.loading import load_data
 from structdiff.domains.molecules.metrics import baselines, evaluate
 from structdiff.domains.molecules.output import grid, trajectory, write
 from structdiff.domains.molecules.report import Report, comparison
-from structdiff.domains.molecules.loading import load_data
 from structdiff.domains.molecules.run import Run
 from structdiff.domains.molecules.sampling import Samples
 from structdiff.domains.molecules.structures import Structures
@@ -101,7 +101,7 @@ def _write(
         path = folder / f"molecules{suffix}"
         files.append(write(path, samples.structures, samples.verdicts, overwrite=True).path)
     shown = np.arange(min(16, len(samples)))
-    verdicts = [samples.verdicts[i] for i in shown]
+    verdicts = [samples.verdicts[i] for i in shown.tolist()]
     picture = folder / "molecules.png"
     files.append(grid(samples.structures.select(shown), verdicts, picture, overwrite=True))
     if frames:

@@ -18,7 +18,9 @@ __all__ = ["from_graphs", "to_graphs"]
 
 
 def to_graphs(structures: Structures) -> list[Data]:
-    """One `Data` per molecule: `z`, `pos`, `edge_index` (both directions), `edge_attr` (bond order).
+    """One `Data` per molecule: `z`, `pos`, `edge_index` and `edge_attr`, the bond order.
+
+    Each bond stands in both directions.
 
     Example:
         >>> nitrogen = Structures.from_list([([7, 7], [[0, 0, 0], [0, 0, 1.1]])])
@@ -52,6 +54,7 @@ def from_graphs(graphs: Batch | Sequence[Data] | Iterable[Data]) -> Structures:
     listed = graphs.to_data_list() if hasattr(graphs, "to_data_list") else list(graphs)
     for place, graph in enumerate(listed):
         if graph.get("z") is None or graph.get("pos") is None:
-            msg = f"graph {place} must have z (atomic numbers) and pos (Angstrom), it has {sorted(graph.keys())}"
+            has = sorted(graph.keys())
+            msg = f"graph {place} must have z (atomic numbers) and pos (Angstrom), it has {has}"
             raise ValueError(msg)
     return Structures.from_list([(g.z.cpu().numpy(), g.pos.cpu().numpy()) for g in listed])

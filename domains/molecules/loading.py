@@ -44,7 +44,7 @@ def load_data(config: MoleculesConfig) -> Data:
     order = np.random.default_rng(0).permutation(len(train))
     kept, aside = train.select(np.sort(order[held:])), train.select(np.sort(order[:held]))
     if len(kept) < 2:
-        msg = f"{len(kept)} molecules are left to train on; at least 2 are needed: give a larger file"
+        msg = f"{len(kept)} molecules are left to train on, at least 2 are needed: give more data"
         raise ValueError(msg)
     return Data(kept, aside, test if len(test) else kept, skipped)
 
@@ -56,7 +56,10 @@ def _split(
     if path is None:
         return molecules, molecules.select(np.zeros(0, np.int64))
     if skipped:
-        msg = f"data.split numbers the molecules of the whole file, but {len(skipped)} of it were skipped: split the file itself"
+        msg = (
+            "data.split numbers the molecules of the whole file, but "
+            f"{len(skipped)} of it were skipped: split the file itself"
+        )
         raise ValueError(msg)
     with np.load(path, allow_pickle=False) as file:
         missing = {"train", "test"} - set(file.files)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _INK, _PANEL = "#2b2f36", "#f3f5f8"
 _GOOD, _FAIR, _BAD = "#2e7d4f", "#9a6412", "#b23a34"
+SUFFIXES = (".sdf", ".xyz", ".smi", ".npz", ".png")
 _LINE = 38  # characters of a caption
 
 
@@ -72,11 +73,6 @@ def write(
     """
     path = Path(path)
     formats = {".sdf": _sdf, ".xyz": _xyz, ".smi": _smi, ".npz": _npz}
-    if path.suffix.lower() not in formats:
-        raise ValueError(
-            f"cannot write {path}: the suffix {path.suffix!r} is not known; allowed are "
-            f"{', '.join(formats)}"
-        )
     if len(verdicts) != len(structures):
         raise ValueError(
             f"verdicts has {len(verdicts)} entries for {len(structures)} molecules; "
@@ -98,14 +94,20 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
     Raises:
         FileNotFoundError: If the folder does not exist.
-        ValueError: If the file exists and may not be replaced, or is a folder.
+        ValueError: If the suffix is not known, the file exists and may not be replaced, or is a
+            folder.
     """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(
+            f"cannot write {path}: the suffix {path.suffix!r} is not known; allowed are "
+            f"{', '.join(SUFFIXES[:-1])}"
+        )
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {path.parent}; create it first")
     if path.is_dir():
         raise ValueError(f"cannot write {path}: it is a folder; give the name of a file")
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists; choose another name, or allow it to be replaced (overwrite)")
+        raise ValueError(f"{path} exists; choose another name, or allow --overwrite")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -1,8 +1,8 @@
 """The molecules' recipe: how data, processes, network and training are put together.
 
-`position` is a centred Gaussian with geometric noise, `element` an absorbing chain that is unmasked
-while the positions' noise falls through a window. Training draws noise levels around those at
-which bond lengths are decided.
+`position` is a centred Gaussian with geometric noise, `element` an absorbing chain that is
+unmasked while the positions' noise falls through a window. Training draws noise levels around
+those at which bond lengths are decided.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ class DataConfig(_Config):
     path: str | None = None
     """File to read: .sdf, .xyz or .npz; without one, 2,000 molecules of QM9 that come along."""
     split: str | None = None
-    """An .npz with index arrays `train` and `test` into the file; without it all is for training."""
+    """An .npz with index arrays `train` and `test`; by default all is for training."""
     hydrogens: Literal["explicit", "implicit"] = "explicit"
     """Whether hydrogens are atoms of the record, or left out and added back by RDKit."""
-    max_atoms: int = Field(500, ge=2)
+    max_atoms: int = Field(default=500, ge=2)
     """Larger molecules are skipped and counted."""
-    validation: int = Field(200, ge=0)
+    validation: int = Field(default=200, ge=0)
     """Molecules kept out of training, for the validation bound."""
 
 
 class NoiseConfig(_Config):
     """How the leaves are noised."""
 
-    sigma_min: float = Field(0.005, gt=0)
+    sigma_min: float = Field(default=0.005, gt=0)
     """Least noise on positions, Angstrom."""
-    sigma_max: float = Field(8.0, gt=0)
+    sigma_max: float = Field(default=8.0, gt=0)
     """Most noise on positions, Angstrom."""
     element: Literal["absorbing", "uniform", "marginal"] = "absorbing"
     """Where an element goes that is noised: to a mask, or to another element."""
-    element_from: float = Field(0.1, gt=0)
+    element_from: float = Field(default=0.1, gt=0)
     """Noise on positions at which the first elements are noised, Angstrom."""
-    element_to: float = Field(3.0, gt=0)
+    element_to: float = Field(default=3.0, gt=0)
     """Noise on positions at which all elements are noised, Angstrom."""
 
     @model_validator(mode="after")
@@ -69,13 +69,13 @@ class NoiseConfig(_Config):
 class NetworkConfig(_Config):
     """The equivariant network."""
 
-    layers: int = Field(6, ge=1)
+    layers: int = Field(default=6, ge=1)
     """Rounds of messages."""
-    width: int = Field(64, ge=1)
+    width: int = Field(default=64, ge=1)
     """Features of a pair of atoms."""
-    hidden: int = Field(128, ge=1)
+    hidden: int = Field(default=128, ge=1)
     """Features of an atom."""
-    basis: int = Field(48, ge=2)
+    basis: int = Field(default=48, ge=2)
     """Radial functions."""
     self_conditioning: bool = False
     """Whether the network sees its previous estimate."""
@@ -86,24 +86,24 @@ class LossConfig(_Config):
 
     noise_mean: float = -1.4
     """Mean of the log of the positions' noise (log Angstrom) at which the model is trained."""
-    noise_std: float = Field(1.3, gt=0)
+    noise_std: float = Field(default=1.3, gt=0)
     """Its standard deviation."""
-    element_weight: float = Field(0.5, gt=0)
+    element_weight: float = Field(default=0.5, gt=0)
     """Weight of the elements' cross-entropy."""
 
 
 class SamplerConfig(_Config):
     """How molecules are drawn."""
 
-    steps: int = Field(100, ge=1)
+    steps: int = Field(default=100, ge=1)
     """Calls of the network."""
-    eta: float = Field(1.0, ge=0, le=1)
+    eta: float = Field(default=1.0, ge=0, le=1)
     """Fresh noise: 0 none, 1 that of the Bayes kernel."""
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0)
     """Factor on the fresh noise; below 1, molecules are more typical and less diverse."""
-    sigma_last: float = Field(0.01, gt=0)
+    sigma_last: float = Field(default=0.01, gt=0)
     """Noise on positions at the last call, Angstrom."""
-    batch_size: int = Field(100, ge=1)
+    batch_size: int = Field(default=100, ge=1)
     """Molecules drawn together."""
 
 

@@ -118,13 +118,14 @@ class Run:
         codec = MoleculeCodec.from_state(read_json(folder.codec))
         denoiser = build(config, codec)
         if not folder.ema.exists():
-            msg = f"{folder.ema} does not exist: the training has not ended, run train again to go on"
+            msg = f"{folder.ema} does not exist: the training has not ended, train again to go on"
             raise FileNotFoundError(msg)
         weights, _ = load_tensors(folder.ema)
         try:
             denoiser.load_state_dict(weights)
         except RuntimeError as error:
-            msg = f"{folder.ema} does not fit {folder.config}: {error}"
+            first = str(error).splitlines()[0]
+            msg = f"{folder.ema} does not fit {folder.config}: {first}"
             raise ValueError(msg) from None
         denoiser.to(pick_device(config.training.device)).eval()
         return cls(folder, config, codec, denoiser)

@@ -63,7 +63,8 @@ def draw_sizes(
         weights = np.bincount(np.asarray(sizes)).astype(np.float64)
     weights[: min(least, len(weights))] = 0
     if weights.sum() == 0:
-        msg = f"no size is left: the given part has {least - 1} atoms, a molecule needs more. Pass larger --sizes"
+        has = f"the given part has {least - 1} atoms"
+        msg = f"no size is left: {has}, a molecule needs more. Pass larger --sizes"
         raise ValueError(msg)
     chosen = np.random.default_rng(seed).choice(len(weights), molecules, p=weights / weights.sum())
     return [int(count) for count in chosen]

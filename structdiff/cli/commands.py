@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -110,4 +111,9 @@ def domains() -> None:
         print(f"{name:12} {domain.about}   (pip install 'structdiff[{domain.extra}]')")
 
 
-COMMANDS = {"sample": sample, "evaluate": evaluate, "inspect": inspect, "domains": domains}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "sample": sample,
+    "evaluate": evaluate,
+    "inspect": inspect,
+    "domains": domains,
+}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from functools import partial, wraps
+from io import StringIO
 
 from structdiff.cli.registry import DOMAINS, load
 
@@ -28,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _run(words)
+    except BrokenPipeError:
+        sys.exit(0)
     except (ValueError, OSError) as error:
         print(f"structdiff: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
@@ -66,18 +72,41 @@ def _with_domain(command: str, rest: list[str]) -> None:
     _call(getattr(domain.commands, command), f"structdiff {command} {rest[0]}", words)
 
 
-def _call(function: object, program: str, words: list[str]) -> None:
-    import tyro
-
+def _call(function: Callable[..., None], program: str, words: list[str]) -> None:
     from structdiff.training import NonFiniteLoss, Stopped
 
+    ready = _parse(function, program, words)
     try:
-        tyro.cli(function, prog=program, args=words)  # type: ignore[call-overload]
+        ready()
     except Stopped as stopped:
         print(f"structdiff: {stopped}")
     except NonFiniteLoss as error:
         msg = str(error)
         raise ValueError(msg) from None
+
+
+def _parse(function: Callable[..., None], program: str, words: list[str]) -> Callable[[], None]:
+    """The function with its arguments read; what is wrong with them is one line."""
+    import tyro
+
+    @wraps(function)
+    def later(*args: object, **named: object) -> Callable[[], None]:
+        return partial(function, *args, **named)
+
+    later.__annotations__ = {**function.__annotations__, "return": None}
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            ready: Callable[[], None] = tyro.cli(later, prog=program, args=words)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        plain = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+", " ", said.getvalue())
+        plain = re.sub(r"For further information visit\s+\S+", "", plain)
+        plain = re.sub(r"For full helptext.*|Value error|Parsing error", "", plain, flags=re.S)
+        msg = f"{' '.join(plain.split())} ({program} --help lists what is allowed)"
+        raise ValueError(msg) from None
+    return ready
 
 
 def _one_line(error: Exception) -> str:

@@ -1,10 +1,10 @@
 r"""Holding rows of a sample with a model that was trained without holding any: replacement.
 
-The estimate of the rows that are known is replaced by their oracle, so that a step at eta = 1 noises
-them by the exact bridge q(x_s | x_t, x_0) and the last step returns them. The network sees one time
-for all rows, as in training. The other rows are drawn as if the noisy known ones were all
-that is known of them: right where the model is sure, biased in general (the known rows do not look
-ahead), which `given=` with a model trained with row masks is not.
+The estimate of the rows that are known is replaced by their oracle, so that a step at eta = 1
+noises them by the exact bridge q(x_s | x_t, x_0) and the last step returns them. The network sees
+one time for all rows, as in training. The other rows are drawn as if the noisy known ones were all
+that is known of them: right where the model is sure, biased in general (the known rows do not
+look ahead), which `given=` with a model trained with row masks is not.
 
 References:
     Score-Based Generative Modeling through SDEs (Song et al., 2021), appendix I.2.
@@ -45,7 +45,8 @@ class Replacement(Denoiser):
             raise ValueError(msg)
         for name, mask in known.given.items():
             if mask.ndim != 1:
-                msg = f"the mask of {name!r} must be (rows,), got {tuple(mask.shape)}: hold whole rows"
+                shape = tuple(mask.shape)
+                msg = f"the mask of {name!r} must be (rows,), got {shape}: hold whole rows"
                 raise ValueError(msg)
         self.denoiser, self.known = denoiser, known
         self.process = denoiser.process

@@ -202,8 +202,10 @@ class Gaussian(Leaf, Tractable):
         self, x_t: Tensor, estimate: Estimate, coefficients: GaussianStep, random: Randomness
     ) -> Tensor:
         """keep x_t + data x_0 + noise z."""
-        x_s = coefficients.keep * x_t + coefficients.data * estimate.value
-        return x_s + coefficients.noise * self.draw(random) if coefficients.stochastic else x_s
+        x_s = (coefficients.keep * x_t).addcmul_(coefficients.data, estimate.value)
+        if coefficients.stochastic:
+            x_s.addcmul_(coefficients.noise, self.draw(random))
+        return x_s
 
     def combine(
         self,
@@ -215,8 +217,10 @@ class Gaussian(Leaf, Tractable):
         del x_t
         if len(weights) == 1:
             return history[0][1]
-        pairs = zip(weights, history, strict=False)
-        return Estimate(sum((w * past.value for w, (_, past) in pairs), torch.zeros(())))
+        total = weights[0] * history[0][1].value
+        for weight, (_, past) in zip(weights[1:], history[1:], strict=False):
+            total.addcmul_(weight, past.value)
+        return Estimate(total)
 
     def log_prob(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
         """Log density of N(alpha_t x_0, sigma_t^2) in the subspace, per row."""

@@ -9,7 +9,7 @@ from structdiff.layout import Layout
 from structdiff.processes import Brownian, Categorical, Gaussian, Product, absorbing, uniform
 from structdiff.random import Generator
 from structdiff.samplers import DDIM, DDPM
-from structdiff.schedules import Cosine, Flow, Geometric, UniformTime
+from structdiff.schedules import Flow, Geometric, UniformTime
 from structdiff.spaces import SO3, Torus, ZeroCentre
 from structdiff.testing import ExactDenoiser
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.functional import jacobian
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from structdiff import Discrete, Gaussian, Linear
+from structdiff import Discrete, Flow, Gaussian, Linear
 from structdiff.parameterisations import Noise
 from structdiff.processes import Estimate
 from structdiff.schedules import CLEAN, Schedule
@@ -271,13 +271,15 @@ def test_times_of_entries() -> None:
 
 
 def test_noise_cannot_be_predicted_from_pure_noise() -> None:
-    """Documented: at alpha = 0 eps says nothing of x_0; elsewhere it decodes exactly."""
+    """At alpha = 0 eps says nothing of x_0; elsewhere it decodes exactly."""
+    with pytest.raises(ValueError, match=r"Noise has no meaning at t = 1.*Velocity"):
+        Gaussian(Flow(), Noise(), event=(2,))
     case = GAUSSIANS["gaussian flow"]
     batch = case.batch()
-    process = Gaussian(case.process.schedule, Noise(), event=(2,)).bind(batch)
+    process = Gaussian(Linear(), Noise(), event=(2,)).bind(batch)
     z = case.batch(seed=3)["x"]
-    x_t = process.diffuse(batch["x"], time(0.9), Fixed(z))
-    close(process.decode(z, x_t, time(0.9)).value, batch["x"])
+    x_t = process.diffuse(batch["x"], time(1.0), Fixed(z))
+    close(process.decode(z, x_t, time(1.0)).value, batch["x"])
 
 
 class Rising(Schedule):

@@ -15,8 +15,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from structdiff.random import Generator
-from structdiff.spaces import SO3
-from structdiff.spaces import igso3, turns
+from structdiff.spaces import SO3, igso3, turns
 
 SPACE = SO3()
 TIMES = [1e-3, 0.02, 0.3, 0.7, 0.99, 1.01, 2.0, 6.0]

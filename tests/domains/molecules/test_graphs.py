@@ -16,7 +16,8 @@ def test_graphs_hold_atoms_positions_and_each_bond_in_both_directions():
     np.testing.assert_allclose(back.position, some.position, atol=1e-6)
     assert sum(g.edge_index.shape[1] for g in graphs) == 2 * len(bonds(some))
     for graph in graphs:
-        pairs = {tuple(p): int(o) for p, o in zip(graph.edge_index.T.tolist(), graph.edge_attr, strict=True)}
+        both = zip(graph.edge_index.T.tolist(), graph.edge_attr.tolist(), strict=True)
+        pairs = {tuple(pair): order for pair, order in both}
         assert all(pairs[j, i] == order for (i, j), order in pairs.items())
 
 

@@ -96,7 +96,7 @@ def test_names_cannot_break_a_file(tmp_path):
 def test_existing_files_are_kept_unless_asked(tmp_path, mixed):
     path = tmp_path / "m.xyz"
     path.write_text("mine")
-    with pytest.raises(ValueError, match="exists; choose another name, or allow it to be replaced"):
+    with pytest.raises(ValueError, match="exists; choose another name, or allow --overwrite"):
         write(path, mixed, judge(mixed))
     with pytest.raises(ValueError, match="exists"):
         grid(mixed, judge(mixed), path)

@@ -96,7 +96,8 @@ def test_evaluation_writes_a_table_beside_real_molecules_and_pictures(run):
     assert result.reports["real"]["molecule stability"].value > 0.9
     assert result.reports["shuffled elements"]["molecule stability"].value < 0.05
     assert "molecule stability" in table
-    assert {path.suffix for path in result.files} >= {".sdf", ".xyz", ".smi", ".png", ".md", ".json"}
+    kinds = {path.suffix for path in result.files}
+    assert kinds >= {".sdf", ".xyz", ".smi", ".png", ".md", ".json"}
     assert all(path.stat().st_size > 0 for path in result.files if path.suffix != ".smi")
     write_card(run, table)
     assert "molecule stability" in (run.folder.path / "README.md").read_text()
@@ -118,14 +119,18 @@ def test_implicit_hydrogens_leave_heavy_atoms():
 
 def test_a_split_is_followed_and_checked(tmp_path):
     np.savez(tmp_path / "split.npz", train=np.arange(100), test=np.arange(100, 110))
-    data = load_data(MoleculesConfig.model_validate({"data": {"split": str(tmp_path / "split.npz")}}))
+
+    def load(name):
+        return load_data(MoleculesConfig.model_validate({"data": {"split": str(tmp_path / name)}}))
+
+    data = load("split.npz")
     assert (len(data.train), len(data.validation), len(data.reference)) == (80, 20, 10)
     np.savez(tmp_path / "far.npz", train=np.arange(10), test=np.array([5000]))
     with pytest.raises(ValueError, match="names molecule 5000"):
-        load_data(MoleculesConfig.model_validate({"data": {"split": str(tmp_path / "far.npz")}}))
+        load("far.npz")
     np.savez(tmp_path / "bare.npz", train=np.arange(10))
     with pytest.raises(ValueError, match=r"\['test'\] are missing"):
-        load_data(MoleculesConfig.model_validate({"data": {"split": str(tmp_path / "bare.npz")}}))
+        load("bare.npz")
 
 
 @pytest.mark.parametrize("element", ["absorbing", "uniform", "marginal"])
