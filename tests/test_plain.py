@@ -19,6 +19,7 @@ from structdiff import (
     sample,
 )
 from structdiff.batch import Batch
+from structdiff.objectives import Denoising, MinSNR
 from structdiff.testing import ExactDenoiser
 
 
@@ -55,15 +56,22 @@ def test_a_bare_tensor():
     source = torch.Generator().manual_seed(0)
     right = torch.rand(4000, generator=source) < 0.7
     data = torch.where(right, 1.5, -1.0) + 0.2 * torch.randn(4000, generator=source)
-    denoiser = fit(data, Gaussian(Linear()), Scalar(), steps=2000, batch_size=256)
-    drawn = sample(denoiser, 2000, steps=60)
+    denoiser = fit(
+        data,
+        Gaussian(Linear()),
+        Scalar(),
+        steps=500,
+        learning_rate=5e-3,
+        objective=Denoising(MinSNR()),
+    )
+    drawn = sample(denoiser, 2000, steps=40)
     assert drawn.shape == (2000,)
     assert abs(float((drawn > 0.25).float().mean()) - 0.7) < 0.08
     assert abs(float(drawn[drawn > 0.25].mean()) - 1.5) < 0.1
     assert abs(float(drawn[drawn < 0.25].mean()) + 1.0) < 0.12
     assert float(drawn[drawn > 0.25].std()) < 0.4
-    assert torch.equal(drawn, sample(denoiser, 2000, steps=60))
-    assert not torch.equal(drawn, sample(denoiser, 2000, steps=60, seed=1))
+    assert torch.equal(drawn, sample(denoiser, 2000, steps=40))
+    assert not torch.equal(drawn, sample(denoiser, 2000, steps=40, seed=1))
     other = sample(denoiser, 500, sampler=Heun(denoiser, UniformTime(20)))
     assert abs(float((other > 0.25).float().mean()) - 0.7) < 0.12
 
@@ -74,8 +82,9 @@ def test_a_mapping():
     y = (torch.rand(3000, generator=source) < 0.4).long()
     x = (2.0 * y - 1) + 0.1 * torch.randn(3000, generator=source)
     process = Product({"x": Gaussian(Linear()), "y": Categorical(Flow(), absorbing(2))})
-    denoiser = fit({"x": x, "y": y}, process, Pair(), steps=800, batch_size=256)
-    drawn = sample(denoiser, 1500, steps=60)
+    settings = {"learning_rate": 5e-3, "objective": Denoising(MinSNR())}
+    denoiser = fit({"x": x, "y": y}, process, Pair(), steps=400, **settings)
+    drawn = sample(denoiser, 1500, steps=40)
     assert sorted(drawn) == ["x", "y"]
     assert abs(float((drawn["y"] == 1).float().mean()) - 0.4) < 0.08
     agree = (drawn["x"] > 0) == (drawn["y"] == 1)

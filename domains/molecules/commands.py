@@ -36,7 +36,10 @@ def train(
         config: Settings of the run.
         out: Folder of the run.
     """
+    first = int(os.environ.get("RANK", "0")) == 0
     run = train_run(config, out)
+    if not first:
+        return
     write_card(run)
     print(f"the run is in {out}; draw from it with: structdiff sample {out} -n 10 -o out.sdf")
 

@@ -99,8 +99,8 @@ class SamplerConfig(_Config):
     """Calls of the network."""
     eta: float = Field(default=1.0, ge=0, le=1)
     """Fresh noise: 0 none, 1 that of the Bayes kernel."""
-    temperature: float = Field(default=1.0, ge=0)
-    """Factor on the fresh noise; below 1, molecules are more typical and less diverse."""
+    temperature: float = Field(default=0.8, ge=0)
+    """Factor on the fresh noise: 1 draws from the model, below molecules are more typical."""
     sigma_last: float = Field(default=0.01, gt=0)
     """Noise on positions at the last call, Angstrom."""
     batch_size: int = Field(default=100, ge=1)

@@ -26,7 +26,7 @@ from structdiff.likelihood import Bound, bound
 from structdiff.random import Generator
 from structdiff.schedules import Grid
 from structdiff.training import Source, Trainer, pick_device
-from structdiff.training.distributed import shard, start
+from structdiff.training.distributed import finish, shard, start
 
 __all__ = ["Run", "train"]
 
@@ -83,6 +83,7 @@ def train(
         validate=None if check is None else lambda _: run.nats(check),
     )
     trainer.run()
+    finish()
     return Run.load(folder.path)
 
 

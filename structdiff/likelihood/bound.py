@@ -132,7 +132,7 @@ def bound(
     ]
     middle = {n: torch.stack([a[n] for a, _ in per_draw]).mean(0) for n in x_0}
     last = {n: torch.stack([b[n] for _, b in per_draw]).mean(0) for n in x_0}
-    totals = torch.stack([sum(a[n] + b[n] for n in x_0) for a, b in per_draw])
+    totals = torch.stack([torch.stack([a[n] + b[n] for n in x_0]).sum(0) for a, b in per_draw])
     error = (
         totals.std(0) / math.sqrt(draws) if draws > 1 else torch.full_like(totals[0], torch.nan)
     )

@@ -164,13 +164,17 @@ class Sampler(ABC):
     @final
     def denoise(self, x: Record, i: int, previous: Estimates | None) -> Estimates:
         """The denoiser's answer at the i-th time."""
-        return self.denoiser(self.batch.with_leaves(x), self.leaf_times[i], previous)
+        estimate: Estimates = self.denoiser(
+            self.batch.with_leaves(x), self.leaf_times[i], previous
+        )
+        return estimate
 
     @final
     def advance(self, x: Record, estimate: Estimates, i: int, part: int = 1) -> Record:
         """Step i of the process; `part` tells apart several draws of one step."""
         random = self.random.scoped(step=2 * i + part)
-        return self.process.step(x, estimate, self.coefficients[i], random)
+        x_s: Record = self.process.step(x, estimate, self.coefficients[i], random)
+        return x_s
 
     @final
     def step(self, carry: Carry, i: int) -> Carry:

@@ -92,7 +92,8 @@ class Multistep(Sampler):
         """Nominal for deterministic walks; with fresh noise at most 2 on R^n, 1 on manifolds.
 
         The third order needs a walk that begins in pure noise, where estimates hardly change: its
-        first two steps are of lower order. On classes the order is 1 whatever the method.
+        first two steps are of lower order. On classes the order is 1 whatever the method, for
+        several estimates up to a factor log(steps).
         """
         if space == "classes" or (space == "manifold" and self.eta > 0):
             return 1

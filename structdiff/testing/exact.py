@@ -100,7 +100,8 @@ class ExactDenoiser(Denoiser):
         )
         estimates = process.oracle(x_0, many.leaves, times)
         spread = {n: layout.spread(weight) for n, layout in many.layouts.items()}
-        return self.process.bind(batch).mean(estimates, spread, theirs)
+        mean: Mapping[str, Estimate] = self.process.bind(batch).mean(estimates, spread, theirs)
+        return mean
 
     def _posterior(
         self,

@@ -96,7 +96,11 @@ class Bench:
             raise AssertionError(msg)
 
     def features(self, got: list[State], expected: list[State]) -> tuple[Tensor, Tensor]:
-        """96 cosines per sample, the mean over its rows, at three length scales."""
+        """96 cosines per sample, the mean over its rows, at three length scales.
+
+        Phases differ from record to record, so that laws given the record are told apart even
+        where they are alike on average.
+        """
         rows = [
             torch.cat(
                 [x[n].flatten(1) if x[n].ndim > 1 else x[n][:, None] for x in each for n in x], 1
@@ -109,8 +113,9 @@ class Bench:
         width = torch.tensor([0.5, 1.0, 2.0], dtype=a.dtype).repeat(32)
         slope = torch.randn(a.shape[1], 96, generator=generator, dtype=a.dtype)
         slope = slope * width / scale[:, None] / math.sqrt(a.shape[1])
-        phase = torch.rand(96, generator=generator, dtype=a.dtype) * 2 * math.pi
         layout = next(iter(self.many.layouts.values()))
+        phase = torch.rand(self.data.samples, 96, generator=generator, dtype=a.dtype) * 2 * math.pi
+        phase = phase[layout.sample % self.data.samples]
         first, second = (layout.mean(torch.cos(x @ slope + phase)) for x in (a, b))
         return first, second
 

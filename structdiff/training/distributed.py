@@ -8,13 +8,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["any_process", "average", "shard", "share_first", "start"]
+__all__ = ["any_process", "average", "finish", "shard", "share_first", "start"]
 
 
 def start(device: torch.device) -> None:
     """Join the other processes if `torchrun` started several."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def finish() -> None:
+    """Wait until every process is here, then part."""
+    if shard()[1] > 1:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def shard() -> tuple[int, int]:

@@ -211,6 +211,20 @@ def test_encoding_and_decoding_is_a_round_trip(make):
     close(back, x, 1e-3)
 
 
+def test_the_round_trip_of_ddim_converges():
+    """A12: first order, its error halves with the steps at every point of the modes."""
+    denoiser, errors = mixture(Linear()), []
+    x = torch.tensor([-1.3, -1.0, -0.7, 1.4, 2.0, 2.6], dtype=torch.float64)
+    for steps in (100, 200, 400):
+        t = UniformLogSNR(Linear(), steps + 1, end=0.05).times()[:-1]
+        up, down = Times(*t.flip(0).tolist(), -1.0), Times(*t.tolist(), -1.0)
+        noise = walk(DDIM(denoiser, up), {"x": x}, Silent())
+        errors.append((walk(DDIM(denoiser, down), noise, Silent())["x"] - x).abs())
+    for coarse, fine in zip(errors, errors[1:], strict=False):
+        assert (fine / coarse - 0.5).abs().max() < 0.03
+    assert errors[2].max() < 0.02
+
+
 SCHEDULES = [
     Linear(),
     Cosine(),

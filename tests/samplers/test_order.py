@@ -133,7 +133,7 @@ def test_order_of_the_flow_of_a_mixture(name):
 def test_order_of_the_flow_on_a_manifold(name, space):
     denoiser, schedule, start, truth = curved(space)
     errors = []
-    for steps in (128, 256):
+    for steps in (64, 128) if isinstance(space, Torus) else (96, 192):
         sampler = DETERMINISTIC[name](denoiser, UniformLogSNR(schedule, steps + 1, end=0.0))
         end = walk(sampler, {"x": start}, Silent())["x"]
         errors.append(float(space.norm2(space.log(truth, end)).sqrt().mean()))
@@ -156,7 +156,7 @@ def curved(space):
 CLASSES = Product(
     {
         "a": Categorical(Flow(), absorbing(2)),
-        "b": Categorical(Flow(), marginal(torch.tensor([0.3, 0.7]))),
+        "b": Categorical(Flow(), marginal(torch.tensor([0.3, 0.7], dtype=torch.float64))),
     }
 )
 RECORDS = Batch.of({"a": torch.tensor([0, 1, 1]), "b": torch.tensor([0, 1, 0])})
@@ -178,7 +178,7 @@ def kernel(bound, x, mixed, i):
     log_p = bound.denoiser.process.bind(many).reverse_log_prob(
         many.leaves, at, estimate, bound.coefficients[i]
     )
-    return (log_p["a"] + log_p["b"]).exp().reshape(rows, n)
+    return (log_p["a"] + log_p["b"]).double().exp().reshape(rows, n)
 
 
 def law_of(sampler) -> torch.Tensor:
@@ -190,7 +190,7 @@ def law_of(sampler) -> torch.Tensor:
     one = Batch.of(record(torch.arange(n)))
     law = CLASSES.bind(one).prior_log_prob(one.leaves)
     weight = torch.zeros(len(windows))
-    prior = (law["a"] + law["b"]).exp()
+    prior = (law["a"] + law["b"]).double().exp()
     weight[(windows == windows[:, :1]).all(1)] = prior
     for i in range(bound.steps):
         x = record(windows[:, 0])
@@ -206,6 +206,8 @@ def law_of(sampler) -> torch.Tensor:
         else:
             mixed, _ = bound.effective(carry, i)
             step = kernel(bound, x, mixed, i)
+        # Windows of probability zero may have no kernel.
+        step = torch.where(weight[:, None] > 0, step, 0.0)
         joint = (weight[:, None] * step).reshape(*(n,) * past, n)
         joint = joint.sum(past - 1) if past > 1 else joint.sum(0)
         weight = joint.movedim(-1, 0).reshape(-1) if past > 1 else joint
@@ -222,7 +224,8 @@ def heun_kernel(bound, x, i):
         middle = record(torch.full((len(x["a"]),), j))
         second = bound.denoise(middle, i + 1, None)
         mixed = bound.process.combine(((middle, second), (x, first)), bound.mixing[i], x)
-        total += look[:, j : j + 1] * kernel(bound, x, mixed, i)
+        share = look[:, j : j + 1]
+        total += torch.where(share > 0, share * kernel(bound, x, mixed, i), 0.0)
     return total
 
 
@@ -245,13 +248,16 @@ class Everywhere(ExactDenoiser):
 
 @pytest.mark.parametrize("name", DETERMINISTIC | STOCHASTIC)
 def test_order_on_classes_in_total_variation(name):
+    """Order 1; for several estimates up to a factor log(steps), from the steps near clean data."""
     factory = (DETERMINISTIC | STOCHASTIC)[name]
     denoiser = Everywhere(CLASSES, RECORDS, LAW)
     truth = torch.zeros(3, 2)
     truth[RECORDS["a"], RECORDS["b"]] = LAW
+    several = getattr(factory(denoiser, UniformTime(2)), "nominal", 1) > 1
     errors = []
-    for steps in (32, 64, 128):
+    for steps in (128, 256) if several else (32, 64):
         sampler = factory(denoiser, UniformTime(steps))
-        errors.append(0.5 * float((law_of(sampler).reshape(3, 2) - truth).abs().sum()))
-    assert errors[-1] < 2 / 128
-    assert slope(errors) > sampler.order("classes") - 0.2, errors
+        error = 0.5 * float((law_of(sampler).reshape(3, 2) - truth).abs().sum())
+        assert error < 0.4 / steps
+        errors.append(error / math.log(steps) if several else error)
+    assert abs(slope(errors) - sampler.order("classes")) < 0.2, errors

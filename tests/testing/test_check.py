@@ -95,7 +95,7 @@ class WrongPrior(Gaussian):
     """A prior that the noise does not reach."""
 
     def prior(self, random):
-        return 2 * super().prior(random)
+        return self.hold(2 * super().prior(random))
 
 
 class Moving(Gaussian):
@@ -117,7 +117,7 @@ class Mates(Gaussian):
 
     def diffuse(self, x_0, t, random):
         x_t = super().diffuse(x_0, t, random)
-        return x_t - 1e-3 * x_t.mean(0)
+        return x_t - 1e-3 * self.level(t, x_t).sigma * x_t.mean(0)
 
 
 class Slow(Categorical):
