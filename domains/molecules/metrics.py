@@ -205,7 +205,7 @@ def nearest_distance(generated: Structures, train: Structures) -> tuple[Columns,
 
 def _sorted_atoms(structures: Structures) -> Integers:
     """The atoms of each molecule by atomic number."""
-    return np.lexsort((structures.number, structures.owner))
+    return np.asarray(np.lexsort((structures.number, structures.owner)))
 
 
 def _groups(structures: Structures, *, typed: bool) -> dict[bytes | int, Integers]:
