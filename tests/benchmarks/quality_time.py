@@ -24,9 +24,10 @@ import torch
 from timing import where
 
 from structdiff.artifacts import write_json
+from structdiff.domains.molecules.loading import load_data
 from structdiff.domains.molecules.metrics import baselines, evaluate
 from structdiff.domains.molecules.recipe import MoleculesConfig
-from structdiff.domains.molecules.run import Run, load_data, train
+from structdiff.domains.molecules.run import Run, train
 
 SHOWN = ("atom stability", "molecule stability", "validity", "valid and connected")
 COLOURS = ("#3a63d8", "#dd3a34", "#2a9d5c", "#b07d12")
