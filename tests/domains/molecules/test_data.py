@@ -244,3 +244,18 @@ def test_bad_npz_is_one_clear_error(tmp_path):
     for match, path in bad.items():
         with pytest.raises(ValueError, match=match):
             read(path)
+
+
+def test_five_hundred_atoms_are_read_and_one_more_is_skipped(tmp_path):
+    def block(atoms):
+        lines = [
+            f"C {1.5 * (i % 10)} {1.5 * (i // 10 % 10)} {1.5 * (i // 100)}" for i in range(atoms)
+        ]
+        return "\n".join([str(atoms), f"{atoms} atoms", *lines]) + "\n"
+
+    path = tmp_path / "large.xyz"
+    path.write_text(block(500) + block(501))
+    loaded = read(path)
+    assert loaded.structures.count.tolist() == [500]
+    assert len(loaded.skipped) == 1
+    assert "500" in loaded.skipped[0].reason
