@@ -1,13 +1,14 @@
 """Molecules as packed arrays, and the pairs of their atoms.
 
-The atoms of all molecules stand one after the other, padding-free: `position[a]` (Angstrom) and
-`number[a]` (atomic number) for atom a, `count[m]` atoms for molecule m.
+The atoms of all molecules stand one after the other, padding-free: `position[a]` (Angstrom),
+`number[a]` (atomic number) and `charge[a]` (formal charge) for atom a, `count[m]` atoms for
+molecule m. What else is known of molecule m (an energy, a class) is `properties[name][m]`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -46,6 +47,9 @@ class Structures:
         number: The atomic numbers, `(atoms,)`; 0 is an unknown element.
         count: The number of atoms of each molecule, `(molecules,)`, at least 1.
         name: One name per molecule, or none at all.
+        charge: The formal charges, `(atoms,)`; all zero by default.
+        properties: What is known of each molecule, by name: numbers `(molecules,)` or
+            `(molecules, d)` with NaN where unknown, or words `(molecules,)` with "" where unknown.
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -61,6 +65,8 @@ class Structures:
     number: NDArray[np.uint8]
     count: Integers
     name: tuple[str, ...] = ()
+    charge: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    properties: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         position = np.asarray(self.position)
@@ -83,6 +89,18 @@ class Structures:
             )
         if self.name and len(self.name) != len(count):
             raise ValueError(f"name has {len(self.name)} entries for {len(count)} molecules")
+        charge = np.asarray(self.charge) if len(self.charge) else np.zeros(atoms, np.int8)
+        if charge.shape != (atoms,):
+            raise ValueError(f"charge must be ({atoms},), one per atom, not {charge.shape}")
+        properties = {n: np.asarray(value) for n, value in self.properties.items()}
+        for name, value in properties.items():
+            if value.shape[:1] != count.shape:
+                raise ValueError(
+                    f"property {name!r} has shape {value.shape}, but there are {len(count)} "
+                    "molecules; give one row for each"
+                )
+        object.__setattr__(self, "charge", frozen(charge.astype(np.int8)))
+        object.__setattr__(self, "properties", {n: frozen(v) for n, v in properties.items()})
         object.__setattr__(self, "position", frozen(position))
         object.__setattr__(self, "number", frozen(number.astype(np.uint8)))
         object.__setattr__(self, "count", frozen(count))
@@ -102,13 +120,16 @@ class Structures:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Structures]) -> Structures:
-        """Joins packed molecules; names are kept if every part has them."""
+        """Joins packed molecules; names and properties are kept if every part has them."""
         named = all(part.name for part in parts)
+        common = [n for n in parts[0].properties if all(n in part.properties for part in parts)]
         return cls(
             np.concatenate([part.position for part in parts]),
             np.concatenate([part.number for part in parts]),
             np.concatenate([part.count for part in parts]),
             tuple(name for part in parts for name in part.name) if named else (),
+            np.concatenate([part.charge for part in parts]),
+            {n: np.concatenate([part.properties[n] for part in parts]) for n in common},
         )
 
     def __len__(self) -> int:
@@ -144,6 +165,15 @@ class Structures:
         atoms = slice(self.offsets[i], self.offsets[i + 1])
         return self.number[atoms], self.position[atoms]
 
+    def charges(self, i: int) -> NDArray[np.int8]:
+        """Returns the formal charges of molecule i."""
+        i = range(len(self))[i]
+        return self.charge[self.offsets[i] : self.offsets[i + 1]]
+
+    def with_properties(self, properties: Mapping[str, NDArray[Any]]) -> Structures:
+        """Returns the same molecules with these properties only."""
+        return replace(self, properties=properties)
+
     def select(self, indices: ArrayLike) -> Structures:
         """Returns the molecules of the indices (or of a boolean mask), in that order."""
         index = np.asarray(indices)
@@ -151,14 +181,26 @@ class Structures:
         count = self.count[chosen]
         atoms = spread(self.offsets[chosen], count)
         name = tuple(self.name[i] for i in chosen) if self.name else ()
-        return Structures(self.position[atoms], self.number[atoms], count, name)
+        properties = {n: value[chosen] for n, value in self.properties.items()}
+        return Structures(
+            self.position[atoms], self.number[atoms], count, name, self.charge[atoms], properties
+        )
 
     def without_hydrogens(self) -> Structures:
         """Returns the heavy atoms; molecules of hydrogen only are dropped."""
         heavy = self.number != 1
         count = np.bincount(self.owner[heavy], minlength=len(self))
+        left = count > 0
         name = tuple(n for n, c in zip(self.name, count, strict=False) if c)
-        return Structures(self.position[heavy], self.number[heavy], count[count > 0], name)
+        properties = {n: value[left] for n, value in self.properties.items()}
+        return Structures(
+            self.position[heavy],
+            self.number[heavy],
+            count[left],
+            name,
+            self.charge[heavy],
+            properties,
+        )
 
 
 def spread(start: Integers, count: Integers) -> Integers:
