@@ -143,6 +143,14 @@ class Batch:
         other.__dict__.update(self.__dict__, leaves=dict(leaves))
         return other
 
+    def with_present(self, present: Mapping[str, Tensor]) -> Batch:
+        """The same batch with these presence masks of its conditions."""
+        return replace(self, present=dict(present))
+
+    def with_condition(self, condition: Mapping[str, Tensor]) -> Batch:
+        """The same batch with these conditions, present for all samples."""
+        return replace(self, condition=dict(condition), present={})
+
     def with_given(self, given: Mapping[str, Tensor]) -> Batch:
         """The same batch with these entries held."""
         return replace(self, given=dict(given))

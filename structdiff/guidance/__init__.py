@@ -1,5 +1,6 @@
 """Guidance: wrappers that tilt or hold what a sampler draws."""
 
+from structdiff.guidance.classifier_free import ClassifierFree
 from structdiff.guidance.replacement import Replacement
 
-__all__ = ["Replacement"]
+__all__ = ["ClassifierFree", "Replacement"]

@@ -1,10 +1,10 @@
-r"""Holding rows of a sample with a model that was trained without holding any: replacement.
+r"""Holding entries of a sample with a model that was trained without holding any: replacement.
 
-The estimate of the rows that are known is replaced by their oracle, so that a step at eta = 1
+The estimate of the entries that are known is replaced by their oracle, so that a step at eta = 1
 noises them by the exact bridge q(x_s | x_t, x_0) and the last step returns them. The network sees
-one time for all rows, as in training. The other rows are drawn as if the noisy known ones were all
-that is known of them: right where the model is sure, biased in general (the known rows do not
-look ahead), which `given=` with a model trained with row masks is not.
+one time for all rows, as in training. The others are drawn as if the noisy known ones were all
+that is known of them: right where the model is sure, biased in general (the known entries do not
+look ahead), which `given=` with a model trained with masks is not, and `RePaint` is less.
 
 References:
     Score-Based Generative Modeling through SDEs (Song et al., 2021), appendix I.2.
@@ -25,15 +25,16 @@ __all__ = ["Replacement"]
 
 
 class Replacement(Denoiser):
-    """A denoiser that knows some rows.
+    """A denoiser that knows some entries.
 
     Arguments:
         denoiser: The denoiser.
-        known: A batch of the same rows whose `given` masks, `(rows,)`, say which of its values
-            are known.
+        known: A batch of the same rows whose `given` masks, `(rows,)` or `(rows, *event)`, say
+            which of its values are known.
 
     Raises:
-        ValueError: If the process has no oracle, or a mask is not per row.
+        ValueError: If the process has no oracle; on a call, if single entries are known of a
+            leaf that is held by rows (a manifold, a zero-centre subspace).
     """
 
     def __init__(self, denoiser: Denoiser, known: Batch) -> None:
@@ -43,18 +44,13 @@ class Replacement(Denoiser):
                 f"replacement needs an oracle: {type(denoiser.process).__name__} is not Tractable"
             )
             raise ValueError(msg)
-        for name, mask in known.given.items():
-            if mask.ndim != 1:
-                shape = tuple(mask.shape)
-                msg = f"the mask of {name!r} must be (rows,), got {shape}: hold whole rows"
-                raise ValueError(msg)
         self.denoiser, self.known = denoiser, known
         self.process = denoiser.process
 
     def forward(
         self, batch: Batch, t: Any, previous: Mapping[str, Estimate] | None = None
     ) -> Mapping[str, Estimate]:
-        """The denoiser's estimate, with the oracle where rows are known."""
+        """The denoiser's estimate, with the oracle where it is known."""
         estimate = self.denoiser(batch, t, previous)
         process: Any = self.process.bind(batch)
         imposed: Mapping[str, Estimate] = process.impose(

@@ -128,6 +128,15 @@ class Process(nn.Module, ABC):
     ) -> Estimates:
         """One effective estimate at x_t from past pairs (x, estimate), latest first."""
 
+    @abstractmethod
+    def tilt(self, estimates: Sequence[Estimates], weights: Sequence[float]) -> Estimates:
+        """Estimate of the product of the laws p_i^{w_i}, where the weights sum to one.
+
+        Their scores at x_t add up with these weights, and so do estimates in the space's own
+        coordinates: means on R^n, log-probabilities on classes, tangent vectors on manifolds.
+        On R^n and manifolds this is the estimate of the tilted law of x_t, on classes of x_0.
+        """
+
 
 class Markov(Process, ABC):
     """A process with a forward kernel between any two times."""
@@ -135,6 +144,17 @@ class Markov(Process, ABC):
     @abstractmethod
     def corrupt(self, x_s: State, s: Any, t: Any, random: Randomness) -> State:
         """A draw of q(x_t | x_s) for s <= t."""
+
+    @abstractmethod
+    def graft(self, x_t: State, known: State, held: Any) -> State:
+        """x_t with known entries in their place.
+
+        Arguments:
+            x_t: Noisy leaves.
+            known: Noisy leaves of the same time that have the known entries.
+            held: Which entries are known, `(rows,)` or `(rows, *event)`, by leaf; leaves that
+                it does not name stay.
+        """
 
 
 class Tractable(Markov, ABC):

@@ -41,6 +41,13 @@ class BrownianStep(NamedTuple):
     stochastic: bool
 
 
+def check_whole(held: Tensor) -> None:
+    """Refuse a mask of single entries: a point is held whole."""
+    if held.ndim > 1:
+        msg = f"held must be (rows,) on a manifold, got {tuple(held.shape)}: hold whole rows"
+        raise ValueError(msg)
+
+
 class Brownian(Leaf, Tractable):
     """Noise by the heat kernel of a compact manifold, down to the uniform law.
 
@@ -125,6 +132,7 @@ class Brownian(Leaf, Tractable):
         self, estimate: Estimate, x_0: Tensor, held: Tensor, x_t: Tensor, t: Tensor
     ) -> Estimate:
         """The oracle at held rows."""
+        check_whole(held)
         truth = self.oracle(x_0, x_t, t).value
         return Estimate(torch.where(expand(held, truth), truth, estimate.value))
 
@@ -179,6 +187,16 @@ class Brownian(Leaf, Tractable):
                 moved = self.manifold.transport(x, x_t, past.value)
                 total = total + weight * (self.manifold.log(x_t, x) + moved)
         return Estimate(total)
+
+    def tilt(self, estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
+        """Weighted sum of the tangent vectors."""
+        pairs = zip(weights, estimates, strict=True)
+        return Estimate(torch.stack([w * one.value for w, one in pairs]).sum(0))
+
+    def graft(self, x_t: Tensor, known: Tensor, held: Tensor) -> Tensor:
+        """Known points as they are."""
+        check_whole(held)
+        return torch.where(expand(held, x_t), known, x_t)
 
     def log_prob(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
         """Log heat kernel, per row; at clean rows zero where the points agree, else -inf."""

@@ -259,6 +259,23 @@ class Categorical(Leaf, Tractable):
         p = sum((w * past.value.exp() for w, (_, past) in pairs), torch.zeros(())).clamp(min=0)
         return Estimate(self.exclude(torch.log(p / p.sum(-1, keepdim=True)), x_t))
 
+    def tilt(self, estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
+        """Weighted sum of log-probabilities, normalised.
+
+        What a law of positive weight excludes stays excluded; where such laws exclude all
+        classes between them, the last one stands. What a law of negative weight excludes counts
+        as of probability e^-80.
+        """
+        pairs = [(w, one.value) for w, one in zip(weights, estimates, strict=True) if w != 0]
+        total = torch.stack([w * (x if w > 0 else x.clamp(min=-80)) for w, x in pairs]).sum(0)
+        nothing = (total == -torch.inf).all(-1, keepdim=True)
+        last = [x for w, x in pairs if w > 0][-1]
+        return Estimate(torch.log_softmax(torch.where(nothing, last, total), -1))
+
+    def graft(self, x_t: Tensor, known: Tensor, held: Tensor) -> Tensor:
+        """Known symbols as they are."""
+        return torch.where(expand(held, x_t), known, x_t)
+
     def log_prob(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
         """log(alpha_t [x_t = x_0] + (1 - alpha_t) pi(x_t)), summed over the event."""
         level = self.schedule(t)

@@ -164,8 +164,7 @@ class Gaussian(Leaf, Tractable):
     ) -> Estimate:
         """The known rows, placed in the frame of the estimate."""
         del x_t, t
-        known = self.space.place(x_0, estimate.value, self.layout, held)
-        return Estimate(self.project(torch.where(expand(held, known), known, estimate.value)))
+        return Estimate(self.graft(estimate.value, x_0, held))
 
     def mean(self, estimates: Estimate, weights: Tensor, rows: Tensor) -> Estimate:
         """Weighted mean of the points."""
@@ -221,6 +220,16 @@ class Gaussian(Leaf, Tractable):
         for weight, (_, past) in zip(weights[1:], history[1:], strict=False):
             total.addcmul_(weight, past.value)
         return Estimate(total)
+
+    def tilt(self, estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
+        """Weighted sum of the means."""
+        pairs = zip(weights, estimates, strict=True)
+        return Estimate(torch.stack([w * one.value for w, one in pairs]).sum(0))
+
+    def graft(self, x_t: Tensor, known: Tensor, held: Tensor) -> Tensor:
+        """Known entries in the frame of x_t, the whole in the subspace."""
+        placed = self.space.place(known, x_t, self.layout, held)
+        return self.project(torch.where(expand(held, x_t), placed, x_t))
 
     def log_prob(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
         """Log density of N(alpha_t x_0, sigma_t^2) in the subspace, per row."""

@@ -176,6 +176,10 @@ class Product(Process):
             lambda n, p: p.combine([(x[n], past[n]) for x, past in history], weights[n], x_t[n])
         )
 
+    def tilt(self, estimates: Sequence[Record], weights: Sequence[float]) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.tilt([one[n] for one in estimates], weights))
+
 
 class _MarkovProduct(Product, Markov):
     """A product of Markov processes."""
@@ -183,6 +187,10 @@ class _MarkovProduct(Product, Markov):
     def corrupt(self, x_s: Record, s: Any, t: Any, random: Randomness) -> Record:
         """Per leaf."""
         return self._each(lambda n, p: p.corrupt(x_s[n], s[n], t[n], self._random(random, n)))
+
+    def graft(self, x_t: Record, known: Record, held: Record) -> Record:
+        """At the leaves that `held` names."""
+        return self._each(lambda n, p: p.graft(x_t[n], known[n], held[n]) if n in held else x_t[n])
 
 
 class _TractableProduct(_MarkovProduct, Tractable):

@@ -44,7 +44,10 @@ class Subspace(ABC):
 
     @abstractmethod
     def place(self, known: Tensor, x: Tensor, layout: Layout, held: Tensor) -> Tensor:
-        """Known rows in the frame of x, `(rows, *event)`; only held rows of the result matter."""
+        """Known rows in the frame of x, `(rows, *event)`; only held rows of the result matter.
+
+        `held` is `(rows,)`, or `(rows, *event)` where the space has no frame.
+        """
 
 
 class Euclidean(Subspace):
@@ -93,7 +96,15 @@ class ZeroCentre(Subspace):
         return full * share
 
     def place(self, known: Tensor, x: Tensor, layout: Layout, held: Tensor) -> Tensor:
-        """Move each sample's known rows so that their mean is that of the same rows of x."""
+        """Move each sample's known rows so that their mean is that of the same rows of x.
+
+        Raises:
+            ValueError: If single entries of a row are held.
+        """
+        if held.ndim > 1:
+            shape = f"held must be (rows,) in the zero-centre subspace, got {tuple(held.shape)}"
+            msg = f"{shape}: hold whole rows"
+            raise ValueError(msg)
         mask = held.to(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
         count = layout.sum(mask).clamp(min=1)
         shift = layout.sum(mask * (x - known)) / count

@@ -167,12 +167,18 @@ class Blur(Leaf):
     def combine(self, history: Any, weights: Any, x_t: Tensor) -> Estimate:
         return history[0][1]
 
+    def tilt(self, estimates: Any, weights: Any) -> Estimate:
+        return estimates[0]
+
 
 class Walk(Blur, Markov):
     """A process with a forward kernel and no densities."""
 
     def corrupt(self, x_s: Tensor, s: Tensor, t: Tensor, random: Any) -> Tensor:
         return self.level(t, x_s).alpha / self.level(s, x_s).alpha * x_s
+
+    def graft(self, x_t: Tensor, known: Tensor, held: Tensor) -> Tensor:
+        return torch.where(held, known, x_t)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,136 @@
+r"""Objectives that hide or reveal a part of the record before another objective looks at it.
+
+`ConditionDropout` hides each condition of a sample with a probability of its own, so that one
+network learns every conditional and unconditional law that guidance combines.
+`GivenRows` reveals rows: a chosen part of each record is held clean, so that the
+network learns to fill in the rest given it.
+
+References:
+    Classifier-Free Diffusion Guidance (Ho and Salimans, 2022), algorithm 1.
+    https://arxiv.org/abs/2207.12598
+    Palette: Image-to-Image Diffusion Models (Saharia et al., 2022), section 3.
+    https://arxiv.org/abs/2111.05826
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from structdiff.batch import Batch
+from structdiff.denoiser import Denoiser
+from structdiff.layout import Layout
+from structdiff.objectives.denoising import Objective, Terms
+from structdiff.random import Randomness
+
+__all__ = ["ConditionDropout", "GivenRows", "random_rows"]
+
+
+def per_sample(batch: Batch, random: Randomness, name: str) -> Tensor:
+    """A uniform number for each sample, `(samples,)`, float64, on the CPU."""
+    layout = Layout.regular(batch.samples)
+    scoped = random.scoped(leaf=name, ids=batch.ids.cpu(), layout=layout)
+    return scoped.uniform((batch.samples,), torch.float64, "cpu")
+
+
+class ConditionDropout(Objective):
+    """Another objective with conditions dropped.
+
+    Arguments:
+        objective: What looks at the batch.
+        rate: Probability that a condition of a sample is absent, in [0, 1]: one for all, or by
+            name. Conditions are dropped independently of each other.
+        together: Probability, in [0, 1], that a sample loses all its conditions at once.
+
+    Raises:
+        ValueError: If a rate is not a probability; on a call, if a condition has no rate.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        rate: float | Mapping[str, float] = 0.1,
+        *,
+        together: float = 0.0,
+    ) -> None:
+        rates = list(rate.values()) if isinstance(rate, Mapping) else [rate]
+        if not all(0 <= one <= 1 for one in (*rates, together)):
+            msg = f"rate and together must be in [0, 1], got {rate} and {together}"
+            raise ValueError(msg)
+        self.objective, self.rate, self.together = objective, rate, together
+
+    def __call__(self, denoiser: Denoiser, batch: Batch, random: Randomness) -> Terms:
+        """The terms of the batch with some conditions absent."""
+        return self.objective(denoiser, self.dropped(batch, random), random)
+
+    def dropped(self, batch: Batch, random: Randomness) -> Batch:
+        """The batch with some conditions absent."""
+        if isinstance(self.rate, Mapping) and batch.condition.keys() - self.rate.keys():
+            msg = f"rate has {sorted(self.rate)}, the batch has {sorted(batch.condition)}"
+            raise ValueError(f"{msg}: give a rate for each condition")
+        everything = per_sample(batch, random, "condition") >= self.together
+        present = {}
+        for name in batch.condition:
+            rate = self.rate[name] if isinstance(self.rate, Mapping) else self.rate
+            kept = (per_sample(batch, random, f"condition {name}") >= rate) & everything
+            known = batch.present.get(name)
+            kept = kept.to(batch.device)
+            present[name] = kept if known is None else kept & known
+        return batch.with_present(present)
+
+
+class GivenRows(Objective):
+    """Another objective on records of which a part is given.
+
+    Arguments:
+        objective: What looks at the batch; given rows are clean and count nothing in its loss.
+        choose: From a clean batch and noise to the batch with `given` masks; it may also move
+            the record into the frame that the given rows fix. See `random_rows`.
+        rate: Probability that a sample has a given part, in [0, 1].
+
+    Raises:
+        ValueError: If the rate is not a probability.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        choose: Callable[[Batch, Randomness, Tensor], Batch],
+        *,
+        rate: float = 0.5,
+    ) -> None:
+        if not 0 <= rate <= 1:
+            msg = f"rate must be in [0, 1], got {rate}"
+            raise ValueError(msg)
+        self.objective, self.choose, self.rate = objective, choose, rate
+
+    def __call__(self, denoiser: Denoiser, batch: Batch, random: Randomness) -> Terms:
+        """The terms of the batch with a part given."""
+        chosen = per_sample(batch, random, "given") < self.rate
+        return self.objective(denoiser, self.choose(batch, random, chosen), random)
+
+
+def random_rows(batch: Batch, random: Randomness, chosen: Tensor) -> Batch:
+    """Rows given at random, from none to all but one of a sample, in each leaf on its own.
+
+    Arguments:
+        batch: Clean samples.
+        random: Where the choice comes from.
+        chosen: Samples that have given rows, `(samples,)`.
+    """
+    given = {}
+    for name, layout in batch.layouts.items():
+        share = per_sample(batch, random, f"share of {name}").to(batch.device)
+        scoped = random.scoped(leaf=f"rows of {name}", ids=batch.ids, layout=layout)
+        place = scoped.uniform((layout.rows,), torch.float64, batch.device)
+        order = torch.argsort(layout.sample + place)
+        rank = torch.empty_like(order).scatter_(
+            0, order, torch.arange(len(order), device=order.device)
+        )
+        rank = rank - layout.spread(layout.start)
+        held = torch.floor(share * layout.size) * chosen.to(batch.device)
+        given[name] = rank < layout.spread(held)
+    return replace(batch, given=given)
