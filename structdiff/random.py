@@ -3,8 +3,8 @@
 No part of the library calls a global generator: whoever draws is handed a `Randomness`. A draw
 has an *address*: the sample's id, the row inside its sample, the leaf, the step of the walk and
 the draw's index within the step. `scoped` narrows a source to an address; how much of the
-address a source uses is its own choice. `Generator` uses none (one stream, fastest); a
-counter-based source uses all of it, and then gives the same noise alone and in any batch.
+address a source uses is its own choice. `Generator` uses none (one stream, fastest);
+`structdiff.counter.Counter` uses all of it, and gives the same noise alone and in any batch.
 """
 
 from __future__ import annotations
