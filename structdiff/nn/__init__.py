@@ -1,7 +1,8 @@
 """Networks; nothing about diffusion in here."""
 
+from structdiff.nn.conditioning import ConditionFeatures
 from structdiff.nn.egnn import EGNN
 from structdiff.nn.embedding import ClockEmbedding, per_row
 from structdiff.nn.pairs import Pairs
 
-__all__ = ["EGNN", "ClockEmbedding", "Pairs", "per_row"]
+__all__ = ["EGNN", "ClockEmbedding", "ConditionFeatures", "Pairs", "per_row"]

@@ -1,0 +1,90 @@
+"""Properties as conditions."""
+
+import numpy as np
+import pytest
+import torch
+
+from structdiff.codecs import Condition, encode_conditions
+
+
+def test_numbers_are_standardised_over_what_is_known() -> None:
+    values = np.array([1.0, np.nan, 3.0, 8.0])
+    condition = Condition.fit("alpha", values)
+    encoded, known = condition.encode(values)
+    assert known.tolist() == [True, False, True, True]
+    assert encoded.shape == (4, 1)
+    assert encoded[known].double().mean().abs() < 1e-6
+    assert encoded[known].double().std(correction=0) == pytest.approx(1, abs=1e-6)
+    assert encoded[1] == 0  # an unknown value is no NaN in the network
+    assert (condition.low, condition.high) == ((1.0,), (8.0,))
+
+
+def test_vectors_are_standardised_by_entry() -> None:
+    values = np.random.default_rng(0).normal([5.0, -1.0], [2.0, 0.1], (500, 2))
+    condition = Condition.fit("v", values)
+    encoded, known = condition.encode(values)
+    assert known.all()
+    back = encoded.double().numpy() * condition.std + np.array(condition.mean)
+    np.testing.assert_allclose(back, values, atol=1e-5)
+    assert condition.entries == 2
+
+
+def test_words_are_classes() -> None:
+    condition = Condition.fit("ring", np.array(["no", "yes", "", "no"]))
+    encoded, known = condition.encode(["yes", "", "no"])
+    assert encoded.dtype == torch.int64
+    assert encoded[known].tolist() == [1, 0]
+    assert known.tolist() == [True, False, True]
+
+
+def test_states_round_trip() -> None:
+    for condition in (
+        Condition.fit("a", np.array([1.0, 2.0])),
+        Condition.fit("v", np.array([[1.0, 2.0], [3.0, 5.0]])),
+        Condition.fit("k", np.array(["x", "y"])),
+    ):
+        assert Condition.from_state(condition.state()) == condition
+
+
+def test_words_of_the_command_line_become_values() -> None:
+    number = Condition.fit("a", np.array([1.0, 2.0]))
+    vector = Condition.fit("v", np.array([[1.0, 2.0], [3.0, 5.0]]))
+    word = Condition.fit("k", np.array(["x", "y"]))
+    assert number.parse("75") == 75.0
+    assert vector.parse("1,2.5") == [1.0, 2.5]
+    assert word.parse("x") == "x"
+    for condition, text in ((number, "much"), (number, "1,2"), (vector, "1"), (number, "nan")):
+        with pytest.raises(ValueError, match=rf"condition '{condition.name}' must be .* got"):
+            condition.parse(text)
+
+
+def test_it_says_when_a_value_was_never_seen() -> None:
+    condition = Condition.fit("a", np.array([1.0, 2.0]))
+    assert not condition.outside(1.5)
+    assert condition.outside(2.5)
+    assert not Condition.fit("k", np.array(["x", "y"])).outside("x")
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (np.array([2.0, 2.0]), "the same for all"),
+        (np.array([np.nan, np.nan]), "known of no sample"),
+        (np.array(["x", "x", ""]), "at least 2"),
+    ],
+)
+def test_what_cannot_be_a_condition_is_refused(values: np.ndarray, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Condition.fit("a", values)
+
+
+def test_unknown_names_classes_and_shapes_are_refused() -> None:
+    known = [Condition.fit("a", np.array([1.0, 2.0])), Condition.fit("k", np.array(["x", "y"]))]
+    with pytest.raises(ValueError, match=r"knows the conditions \['a', 'k'\], not \['b'\]"):
+        encode_conditions(known, {"b": [1.0]})
+    with pytest.raises(ValueError, match="no condition"):
+        encode_conditions([], {"b": [1.0]})
+    with pytest.raises(ValueError, match=r"classes \['x', 'y'\], not \['z'\]"):
+        known[1].encode(["z"])
+    with pytest.raises(ValueError, match="needs 1 number"):
+        known[0].encode(["much"])
