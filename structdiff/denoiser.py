@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from structdiff.batch import Batch
 from structdiff.processes.base import Estimate, Process
 
-__all__ = ["LIMIT", "Backbone", "Denoiser", "NetworkDenoiser"]
+__all__ = ["LIMIT", "Backbone", "Denoiser", "NetworkDenoiser", "to_standard"]
 
 LIMIT = 20.0
 """Networks see clocks inside +-LIMIT: pure noise and clean rows have infinite ones."""
@@ -95,3 +95,44 @@ class NetworkDenoiser(Denoiser):
         output = self.backbone(seen, clock, values)
         estimates: Mapping[str, Estimate] = process.decode(output, batch.leaves, t)
         return estimates
+
+
+class _Standard(Denoiser):
+    """A denoiser that looks at states in standard units."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.process = denoiser.process.standard()
+
+    def forward(
+        self, batch: Batch, t: Any, previous: Mapping[str, Estimate] | None = None
+    ) -> Mapping[str, Estimate]:
+        """Back to the denoiser's own units; estimates have none."""
+        own = self.denoiser.process.bind(batch)
+        x_t = own.from_standard(batch.leaves, t)
+        estimates: Mapping[str, Estimate] = self.denoiser(batch.with_leaves(x_t), t, previous)
+        return estimates
+
+
+def to_standard(denoiser: Denoiser) -> Denoiser:
+    """The same model on the same clock in standard units: alpha^2 + sigma^2 = 1 on R^n.
+
+    A state x_t of the given process becomes x_t / sqrt(alpha^2 + sigma^2). Whatever a model was
+    trained as (DDPM, VE, EDM, a straight path), in standard form it can be compared with,
+    sampled as or exchanged for any other one.
+
+    Arguments:
+        denoiser: Any denoiser.
+
+    Example:
+        >>> import torch
+        >>> from structdiff.processes import Gaussian, Product
+        >>> from structdiff.schedules import Geometric
+        >>> from structdiff.testing import ExactDenoiser
+        >>> data = Batch.of(torch.tensor([-1.0, 1.0]))
+        >>> exploding = ExactDenoiser(Product({"x": Gaussian(Geometric(0.01, 100.0))}), data)
+        >>> to_standard(exploding).process.bind(data).prior_log_prob({"x": torch.zeros(2)})
+        {'x': tensor([-0.9189, -0.9189])}
+    """
+    return _Standard(denoiser)

@@ -137,6 +137,14 @@ class Process(nn.Module, ABC):
         On R^n and manifolds this is the estimate of the tilted law of x_t, on classes of x_0.
         """
 
+    @abstractmethod
+    def standard(self) -> Process:
+        """The same noise in standard units: on R^n alpha^2 + sigma^2 = 1 at the same clock."""
+
+    @abstractmethod
+    def from_standard(self, x_t: State, t: Any) -> State:
+        """A state of `standard` in the units of this process."""
+
 
 class Markov(Process, ABC):
     """A process with a forward kernel between any two times."""

@@ -193,6 +193,15 @@ class Brownian(Leaf, Tractable):
         pairs = zip(weights, estimates, strict=True)
         return Estimate(torch.stack([w * one.value for w, one in pairs]).sum(0))
 
+    def standard(self) -> Brownian:
+        """Itself: a manifold has no units."""
+        return self
+
+    def from_standard(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """As it is."""
+        del t
+        return x_t
+
     def graft(self, x_t: Tensor, known: Tensor, held: Tensor) -> Tensor:
         """Known points as they are."""
         check_whole(held)

@@ -272,6 +272,15 @@ class Categorical(Leaf, Tractable):
         last = [x for w, x in pairs if w > 0][-1]
         return Estimate(torch.log_softmax(torch.where(nothing, last, total), -1))
 
+    def standard(self) -> Categorical:
+        """Itself: a class has no units."""
+        return self
+
+    def from_standard(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """As it is."""
+        del t
+        return x_t
+
     def graft(self, x_t: Tensor, known: Tensor, held: Tensor) -> Tensor:
         """Known symbols as they are."""
         return torch.where(expand(held, x_t), known, x_t)

@@ -29,7 +29,7 @@ from structdiff.parameterisations import Data, Parameterisation
 from structdiff.processes.base import Estimate, Tractable
 from structdiff.processes.leaf import Leaf, check_falling, expand, sum_event
 from structdiff.random import Randomness
-from structdiff.schedules import Schedule
+from structdiff.schedules import Schedule, Standard
 from structdiff.spaces import Euclidean, Subspace
 
 __all__ = ["Gaussian", "GaussianStep"]
@@ -225,6 +225,15 @@ class Gaussian(Leaf, Tractable):
         """Weighted sum of the means."""
         pairs = zip(weights, estimates, strict=True)
         return Estimate(torch.stack([w * one.value for w, one in pairs]).sum(0))
+
+    def standard(self) -> Gaussian:
+        """The schedule divided by sqrt(alpha^2 + sigma^2), predicting x_0."""
+        return Gaussian(Standard(self.schedule), event=self.event, space=self.space)
+
+    def from_standard(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Times sqrt(alpha^2 + sigma^2)."""
+        level = self.level(t, x_t)
+        return x_t * torch.sqrt(level.alpha**2 + level.sigma**2)
 
     def graft(self, x_t: Tensor, known: Tensor, held: Tensor) -> Tensor:
         """Known entries in the frame of x_t, the whole in the subspace."""

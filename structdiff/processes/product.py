@@ -180,6 +180,14 @@ class Product(Process):
         """Per leaf."""
         return self._each(lambda n, p: p.tilt([one[n] for one in estimates], weights))
 
+    def standard(self) -> Product:
+        """Each leaf in standard units."""
+        return Product(self._each(lambda _, p: p.standard()))
+
+    def from_standard(self, x_t: Record, t: Any) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.from_standard(x_t[n], t[n]))
+
 
 class _MarkovProduct(Product, Markov):
     """A product of Markov processes."""

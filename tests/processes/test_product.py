@@ -170,6 +170,12 @@ class Blur(Leaf):
     def tilt(self, estimates: Any, weights: Any) -> Estimate:
         return estimates[0]
 
+    def standard(self) -> Process:
+        return self
+
+    def from_standard(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return x_t
+
 
 class Walk(Blur, Markov):
     """A process with a forward kernel and no densities."""
