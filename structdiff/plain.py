@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser, NetworkDenoiser
-from structdiff.objectives import Denoising, Objective
+from structdiff.guidance import ClassifierFree
+from structdiff.objectives import ConditionDropout, Denoising, Objective
 from structdiff.processes import Process, Product
 from structdiff.random import Generator
 from structdiff.samplers import DDPM, Sampler
@@ -43,6 +44,8 @@ def fit(
     batch_size: int = 256,
     learning_rate: float = 2e-3,
     objective: Objective | None = None,
+    condition: Mapping[str, Tensor] | None = None,
+    condition_dropout: float = 0.1,
     seed: int = 0,
     **training: Any,
 ) -> Denoiser:
@@ -57,6 +60,10 @@ def fit(
         batch_size: Samples per update.
         learning_rate: Peak learning rate of AdamW.
         objective: `Denoising()` by default.
+        condition: What is known of each sample, `(samples, ...)` by name. The network must be a
+            `Backbone`, which finds it in its batch (see `structdiff.nn.ConditionFeatures`).
+        condition_dropout: Share of samples trained without their conditions, so that sampling
+            can go without them and be guided.
         seed: Start of all random numbers.
         training: Other fields of `TrainingConfig`.
 
@@ -64,7 +71,8 @@ def fit(
         The denoiser, with averaged weights.
 
     Raises:
-        ValueError: If the data has no samples.
+        ValueError: If the data has no samples, or a network of a bare tensor is to have
+            conditions.
 
     Example:
         >>> from structdiff import Gaussian, Linear, fit, sample
@@ -81,21 +89,29 @@ def fit(
     from structdiff.training import Source, Trainer, TrainingConfig
 
     bare = isinstance(data, Tensor)
+    known = dict(condition or {})
+    if bare and known:
+        msg = "a network of a bare tensor sees no condition: pass {'x': data} and a Backbone"
+        raise ValueError(msg)
     leaves = {"x": data} if isinstance(data, Tensor) else dict(data)
     product = Product({"x": process}) if bare else process
     denoiser = NetworkDenoiser(_OneLeaf(network) if bare else network, product)
     samples = next(iter(leaves.values())).shape[0]
+    whole = Batch.of(leaves).with_condition(known)
     source = Source(
         samples,
-        lambda index: Batch.of({n: x[torch.from_numpy(index)] for n, x in leaves.items()}),
+        lambda index: whole.select(torch.from_numpy(index)),
         batch_size=batch_size,
         seed=seed,
     )
+    aim = objective or Denoising()
+    if known:
+        aim = ConditionDropout(aim, 0.0, together=condition_dropout)
     settings = {"bf16": False, "warm_up": min(100, steps // 10), "ema": 0.99} | training
     config = TrainingConfig(
         steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, **settings
     )
-    trainer = Trainer(denoiser, objective or Denoising(), source, config)
+    trainer = Trainer(denoiser, aim, source, config)
     trainer.run()
     trainer.average.swap()
     return denoiser.eval()
@@ -107,6 +123,9 @@ def sample(
     *,
     steps: int = 100,
     sampler: Sampler | None = None,
+    condition: Mapping[str, Any] | None = None,
+    guidance: float | Mapping[str, float] = 1.0,
+    given: Mapping[str, Tensor] | None = None,
     seed: int = 0,
 ) -> Any:
     """Draw samples of regular leaves.
@@ -115,14 +134,58 @@ def sample(
         denoiser: What `fit` returned.
         samples: How many.
         steps: Steps of the default sampler, DDPM on a grid uniform in time.
-        sampler: Another sampler, made with this denoiser.
+        sampler: Another sampler, made with this denoiser (for guidance, with
+            `ClassifierFree(denoiser, scale)`).
+        condition: Value of each condition by name, one for all samples or one for each.
+        guidance: Scale of the conditions: 0 unconditional, 1 conditional, above 1 guided.
+        given: Leaves that are known, one value for all samples or one for each; exact for a model
+            trained with `Denoising(independent=True)`.
         seed: Start of the random numbers.
 
     Returns:
-        A tensor `(samples, *event)` if the denoiser was trained on one, else a mapping.
+        A tensor `(samples, *event)` if the denoiser has the one leaf `x`, else a mapping.
+
+    Raises:
+        ValueError: If a given leaf or condition has another shape or is not known, or there are
+            a sampler and a guidance scale.
     """
     process: Any = denoiser.process
     device = next((weight.device for weight in denoiser.parameters()), torch.device("cpu"))
-    chosen = sampler or DDPM(denoiser, UniformTime(steps))
-    leaves = chosen.sample(Batch.of(process.empty(samples, device)), Generator(seed)).leaves
+    batch = _blank(process.empty(samples, device), condition or {}, given or {})
+    aware = denoiser if guidance == 1 else ClassifierFree(denoiser, guidance)
+    if sampler is not None and aware is not denoiser:
+        msg = "guidance goes with the default sampler: make yours with ClassifierFree(denoiser, w)"
+        raise ValueError(msg)
+    chosen = sampler or DDPM(aware, UniformTime(steps))
+    leaves = chosen.sample(batch, Generator(seed)).leaves
     return leaves["x"] if list(leaves) == ["x"] else dict(leaves)
+
+
+def _blank(
+    leaves: Mapping[str, Tensor], condition: Mapping[str, Any], given: Mapping[str, Tensor]
+) -> Batch:
+    """What is to be drawn: placeholders, conditions, and leaves that are known."""
+    unknown = given.keys() - leaves.keys()
+    if unknown:
+        msg = f"given names the leaves {sorted(unknown)}, the process has {sorted(leaves)}"
+        raise ValueError(msg)
+    values = {n: _for_all(f"given {n!r}", x, leaves[n]) for n, x in given.items()}
+    batch = Batch.of({**leaves, **values})
+    samples, device = batch.samples, batch.device
+    held = {n: torch.ones(samples, dtype=torch.bool, device=device) for n in values}
+    asked = {n: torch.as_tensor(x, device=device) for n, x in condition.items()}
+    asked = {
+        n: x if x.ndim and len(x) == samples else x.expand(samples, *x.shape)
+        for n, x in asked.items()
+    }
+    return batch.with_condition(asked).with_given(held)
+
+
+def _for_all(name: str, value: Tensor, like: Tensor) -> Tensor:
+    """A value for each sample."""
+    x = torch.as_tensor(value, device=like.device, dtype=like.dtype)
+    if x.shape not in (like.shape, like.shape[1:]):
+        must = f"{tuple(like.shape)} or {tuple(like.shape[1:])}"
+        msg = f"{name} must have shape {must}, got {tuple(x.shape)}"
+        raise ValueError(msg)
+    return x.expand_as(like)

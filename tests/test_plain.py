@@ -19,7 +19,9 @@ from structdiff import (
     sample,
 )
 from structdiff.batch import Batch
-from structdiff.objectives import Denoising, MinSNR
+from structdiff.nn import ConditionFeatures
+from structdiff.objectives import EDM, Denoising, MinSNR
+from structdiff.parameterisations import Preconditioned
 from structdiff.testing import ExactDenoiser
 
 
@@ -103,3 +105,71 @@ def test_refusals():
         fit(torch.zeros(4, 2), Gaussian(Linear()), Scalar(), steps=1)
     with pytest.raises(ValueError, match="leaf|leaves"):
         fit({"a": torch.zeros(4), "b": torch.zeros(4)}, Gaussian(Linear()), Scalar(), steps=1)
+
+
+class Labelled(nn.Module):
+    """A number whose law depends on a class."""
+
+    def __init__(self):
+        super().__init__()
+        self.conditions = ConditionFeatures({}, {"side": 2})
+        self.layers = nn.Sequential(
+            nn.Linear(2 + self.conditions.width, 48), nn.SiLU(), nn.Linear(48, 1)
+        )
+
+    def forward(self, batch, clock, previous):
+        del previous
+        time = clock["x"].float().expand(len(batch["x"])) / 4
+        seen = [batch["x"][:, None], time[:, None], self.conditions(batch)]
+        return {"x": self.layers(torch.cat(seen, 1)).squeeze(1)}
+
+
+def test_conditions_and_guidance():
+    """The side of a number is asked for, left open, or asked for strongly."""
+    torch.manual_seed(0)
+    source = torch.Generator().manual_seed(0)
+    side = (torch.rand(4000, generator=source) < 0.5).long()
+    data = {"x": 2.0 * side - 1 + 0.6 * torch.randn(4000, generator=source)}
+    denoiser = fit(
+        data,
+        Product({"x": Gaussian(Linear(), Preconditioned(1.2))}),
+        Labelled(),
+        steps=600,
+        learning_rate=5e-3,
+        objective=Denoising(EDM(1.2)),
+        condition={"side": side},
+        condition_dropout=0.3,
+    )
+    right = sample(denoiser, 1500, steps=40, condition={"side": 1})
+    assert abs(float(right.mean()) - 1) < 0.15
+    each = sample(denoiser, 1500, steps=40, condition={"side": torch.arange(1500) % 2})
+    assert abs(float(each[::2].mean()) + 1) < 0.15
+    free = sample(denoiser, 1500, steps=40)
+    assert abs(float((free > 0).float().mean()) - 0.5) < 0.1
+    off = sample(denoiser, 1500, steps=40, condition={"side": 1}, guidance=0.0)
+    assert torch.equal(off, free)
+    strong = sample(denoiser, 1500, steps=40, condition={"side": 1}, guidance=3.0)
+    assert float(strong.mean()) > float(right.mean()) + 0.1
+    with pytest.raises(ValueError, match="goes with the default sampler"):
+        sample(denoiser, 2, sampler=Heun(denoiser, UniformTime(4)), guidance=2.0)
+
+
+def test_a_given_leaf():
+    """Leaves are known for all samples at once, or one by one; what does not fit is refused."""
+    process = Product({"x": Gaussian(Linear()), "y": Categorical(Flow(), absorbing(3))})
+    data = Batch.of({"x": torch.tensor([-1.0, 0.0, 1.0]), "y": torch.tensor([0, 1, 2])})
+    exact = ExactDenoiser(process, data)
+    drawn = sample(exact, 50, steps=10, given={"y": torch.tensor(2)})
+    assert torch.equal(drawn["y"], torch.full((50,), 2))
+    assert torch.allclose(drawn["x"], torch.ones(50), atol=1e-4)
+    both = sample(exact, 4, steps=10, given={"y": torch.tensor([0, 1, 2, 0])})
+    assert torch.allclose(both["x"], torch.tensor([-1.0, 0.0, 1.0, -1.0]), atol=1e-4)
+    with pytest.raises(ValueError, match=r"leaves \['z'\], the process has"):
+        sample(exact, 4, given={"z": torch.tensor(0)})
+    with pytest.raises(ValueError, match="given 'y' must have shape"):
+        sample(exact, 4, given={"y": torch.tensor([0, 1])})
+
+
+def test_a_bare_network_sees_no_condition():
+    with pytest.raises(ValueError, match="sees no condition"):
+        fit(torch.randn(8), Gaussian(Linear()), Scalar(), condition={"c": torch.zeros(8)})
