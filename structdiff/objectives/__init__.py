@@ -3,10 +3,20 @@
 from structdiff.objectives.denoising import Denoising, Objective, Terms
 from structdiff.objectives.hiding import ConditionDropout, GivenRows, random_rows
 from structdiff.objectives.times import NormalClock, TimeDistribution, UniformTimes
-from structdiff.objectives.weights import EDM, SNR, MinSNR, Uniform, Weight
+from structdiff.objectives.weights import (
+    EDM,
+    P2,
+    SNR,
+    MinSNR,
+    SigmoidWeight,
+    TruncatedSNR,
+    Uniform,
+    Weight,
+)
 
 __all__ = [
     "EDM",
+    "P2",
     "SNR",
     "ConditionDropout",
     "Denoising",
@@ -14,8 +24,10 @@ __all__ = [
     "MinSNR",
     "NormalClock",
     "Objective",
+    "SigmoidWeight",
     "Terms",
     "TimeDistribution",
+    "TruncatedSNR",
     "Uniform",
     "UniformTimes",
     "Weight",

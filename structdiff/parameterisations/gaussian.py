@@ -1,9 +1,10 @@
-r"""Data, noise, velocity, straight velocity and preconditioned predictions.
+r"""Data, noise, score, velocity, straight velocity and preconditioned predictions.
 
 With x_t = alpha x_0 + sigma eps:
 
 - `Data`: x_0.
 - `Noise`: eps; x_0 = (x_t - sigma eps) / alpha.
+- `Score`: s = grad log q(x_t | x_0) = -eps / sigma; x_0 = (x_t + sigma^2 s) / alpha (Tweedie).
 - `Velocity`: v = alpha eps - sigma x_0; x_0 = (alpha x_t - sigma v) / (alpha^2 + sigma^2).
 - `Straight`: u = eps - x_0; x_0 = (x_t - sigma u) / (alpha + sigma).
 - `Preconditioned`: F with x_0 = c_skip x_t + c_out F, whose input and target have unit variance
@@ -11,6 +12,8 @@ With x_t = alpha x_0 + sigma eps:
 
 References:
     Denoising Diffusion Probabilistic Models (Ho et al., 2020). https://arxiv.org/abs/2006.11239
+    Generative Modeling by Estimating Gradients of the Data Distribution (Song and Ermon, 2019),
+    section 4.2. https://arxiv.org/abs/1907.05600
     Progressive Distillation for Fast Sampling (Salimans and Ho, 2022), appendix D.
     https://arxiv.org/abs/2202.00512
     Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
@@ -28,7 +31,7 @@ from structdiff.parameterisations.base import Parameterisation
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Data", "Noise", "Preconditioned", "Straight", "Velocity"]
+__all__ = ["Data", "Noise", "Preconditioned", "Score", "Straight", "Velocity"]
 
 
 class Data(Parameterisation):
@@ -63,6 +66,26 @@ class Noise(Parameterisation):
     def target(self, x_0: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """(x_t - alpha x_0) / sigma."""
         return (x_t - alpha * x_0) / sigma
+
+
+class Score(Parameterisation):
+    """The network predicts the score of x_t, of size 1 / sigma. Has no meaning at alpha = 0.
+
+    A network whose output is divided by sigma to give the score, as in NCSNv2, predicts `Noise` up
+    to its sign. The error of the score weighted by sigma^2 is that of eps: the weight `SNR`.
+    """
+
+    def encode(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """x_t scaled to unit variance for unit data."""
+        return x_t / torch.sqrt(alpha**2 + sigma**2)
+
+    def decode(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """(x_t + sigma^2 s) / alpha."""
+        return (x_t + sigma**2 * output) / alpha
+
+    def target(self, x_0: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """(alpha x_0 - x_t) / sigma^2."""
+        return (alpha * x_0 - x_t) / sigma**2
 
 
 class Velocity(Parameterisation):

@@ -2,7 +2,8 @@
 
 from structdiff.samplers.ancestral import DDIM, DDPM, Ancestral
 from structdiff.samplers.base import Carry, Sampler
+from structdiff.samplers.churn import Churn
 from structdiff.samplers.heun import Heun
 from structdiff.samplers.multistep import Multistep
 
-__all__ = ["DDIM", "DDPM", "Ancestral", "Carry", "Heun", "Multistep", "Sampler"]
+__all__ = ["DDIM", "DDPM", "Ancestral", "Carry", "Churn", "Heun", "Multistep", "Sampler"]

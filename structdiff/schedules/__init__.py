@@ -1,16 +1,20 @@
 """Schedules: time to noise level, and grids of times."""
 
 from structdiff.schedules.base import CLEAN, Level, Schedule
+from structdiff.schedules.derived import Exploding, Shifted, Standard, ZeroTerminal, size_shift
 from structdiff.schedules.discrete import Discrete
 from structdiff.schedules.exploding import Geometric, Karras
 from structdiff.schedules.flow import Flow, Survival, Window
-from structdiff.schedules.grids import Grid, KarrasGrid, UniformLogSNR, UniformTime
-from structdiff.schedules.preserving import Cosine, Linear, SubVP
+from structdiff.schedules.grids import Grid, KarrasGrid, PowerTime, UniformLogSNR, UniformTime
+from structdiff.schedules.preserving import Cosine, Linear, Sigmoid, SimpleLinear, SubVP
+from structdiff.schedules.translate import Differences, agree, differences, translate
 
 __all__ = [
     "CLEAN",
     "Cosine",
+    "Differences",
     "Discrete",
+    "Exploding",
     "Flow",
     "Geometric",
     "Grid",
@@ -18,10 +22,20 @@ __all__ = [
     "KarrasGrid",
     "Level",
     "Linear",
+    "PowerTime",
     "Schedule",
+    "Shifted",
+    "Sigmoid",
+    "SimpleLinear",
+    "Standard",
     "SubVP",
     "Survival",
     "UniformLogSNR",
     "UniformTime",
     "Window",
+    "ZeroTerminal",
+    "agree",
+    "differences",
+    "size_shift",
+    "translate",
 ]

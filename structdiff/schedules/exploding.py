@@ -35,7 +35,7 @@ def check_rho(rho: float) -> None:
 
 
 class Geometric(Schedule):
-    """VE: `sigma = sigma_min (sigma_max / sigma_min)^t`.
+    """VE: `sigma = sigma_min (sigma_max / sigma_min)^t`, also called exponential.
 
     Arguments:
         sigma_min: Noise at t = 0, positive.

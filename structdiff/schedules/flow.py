@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from structdiff.schedules.base import Schedule
+from structdiff.schedules.preserving import check_preserving
 
 __all__ = ["Flow", "Survival", "Window"]
 
@@ -57,11 +58,7 @@ class Survival(Schedule):
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
-        level = schedule(torch.linspace(0, 1, 11))
-        if not torch.allclose(level.alpha**2 + level.sigma**2, torch.ones(11).double()):
-            must = "schedule must preserve the variance (alpha^2 + sigma^2 = 1)"
-            msg = f"{must}, {type(schedule).__name__} does not; Flow needs no wrapper"
-            raise ValueError(msg)
+        check_preserving(schedule, "Flow needs no wrapper")
         self.schedule = schedule
 
     def log_alpha(self, t: Tensor) -> Tensor:

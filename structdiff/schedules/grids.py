@@ -5,6 +5,8 @@ A grid of N network calls is N times that fall, followed by `CLEAN`: the last st
 References:
     Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022), eq. 5.
     https://arxiv.org/abs/2206.00364
+    Denoising Diffusion Implicit Models (Song et al., 2021), appendix D.2.
+    https://arxiv.org/abs/2010.02502
 """
 
 from __future__ import annotations
@@ -18,13 +20,20 @@ from torch.nn import functional as F
 from structdiff.schedules.base import CLEAN, Schedule
 from structdiff.schedules.exploding import check_rho, check_sigmas
 
-__all__ = ["Grid", "KarrasGrid", "UniformLogSNR", "UniformTime"]
+__all__ = ["Grid", "KarrasGrid", "PowerTime", "UniformLogSNR", "UniformTime"]
 
 
 def check_steps(steps: int) -> None:
     """Refuse a grid without steps."""
     if steps < 1:
         msg = f"steps must be at least 1, got {steps}"
+        raise ValueError(msg)
+
+
+def check_end(end: float | None) -> None:
+    """Refuse a last time outside [0, 1)."""
+    if end is not None and not 0 <= end < 1:
+        msg = f"end must be in [0, 1), got {end}"
         raise ValueError(msg)
 
 
@@ -54,9 +63,7 @@ class UniformTime(Grid):
 
     def __init__(self, steps: int, *, end: float | None = None) -> None:
         check_steps(steps)
-        if end is not None and not 0 <= end < 1:
-            msg = f"end must be in [0, 1), got {end}"
-            raise ValueError(msg)
+        check_end(end)
         self.steps, self.end = steps, 1 / steps if end is None else end
 
     def times(self) -> Tensor:
@@ -65,8 +72,43 @@ class UniformTime(Grid):
         return F.pad(t, (0, 1), value=CLEAN)
 
 
+class PowerTime(Grid):
+    """A power of a uniform grid: dense near the data, then clean.
+
+    `t_i = (i / steps)^power` by default; with power 2 it is the quadratic grid of DDIM.
+
+    Arguments:
+        steps: Number of network calls, at least 1.
+        power: How dense early times are, positive; 1 is `UniformTime`.
+        end: Last time at which the network is called, in [0, 1); by default `steps^-power`.
+
+    Raises:
+        ValueError: If steps, power or end is out of range.
+
+    Example:
+        >>> PowerTime(4).times().tolist()
+        [1.0, 0.5625, 0.25, 0.0625, -1.0]
+    """
+
+    def __init__(self, steps: int, power: float = 2.0, *, end: float | None = None) -> None:
+        check_steps(steps)
+        check_end(end)
+        if power <= 0:
+            msg = f"power must be positive, got {power}"
+            raise ValueError(msg)
+        self.steps, self.power = steps, power
+        self.end = steps**-power if end is None else end
+
+    def times(self) -> Tensor:
+        """The times."""
+        root = torch.linspace(1, self.end ** (1 / self.power), self.steps, dtype=torch.float64)
+        return F.pad(root**self.power, (0, 1), value=CLEAN)
+
+
 class UniformLogSNR(Grid):
     """Uniform in the schedule's log-SNR between two times, then clean.
+
+    With alpha = 1 this is the exponential grid, uniform in log sigma.
 
     Arguments:
         schedule: The schedule whose log-SNR is cut evenly.

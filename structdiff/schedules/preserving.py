@@ -1,13 +1,18 @@
 r"""Schedules that keep (or nearly keep) the variance: alpha^2 + sigma^2 = 1, and sub-VP.
 
 With B(t) the integral of beta from 0 to t, alpha = exp(-B/2); variance preserving has
-sigma^2 = 1 - exp(-B), sub-VP has sigma = 1 - exp(-B).
+sigma^2 = 1 - exp(-B), sub-VP has sigma = 1 - exp(-B). Others state alpha^2 itself as a function
+of t.
 
 References:
     Score-Based Generative Modeling through SDEs (Song et al., 2021), eqs. 25, 27, 29.
     https://arxiv.org/abs/2011.13456
     Improved Denoising Diffusion Probabilistic Models (Nichol and Dhariwal, 2021), eq. 17.
     https://arxiv.org/abs/2102.09672
+    Scalable Adaptive Computation for Iterative Generation (Jabri, Fleet and Chen, 2022), appendix.
+    https://arxiv.org/abs/2212.11972
+    On the Importance of Noise Scheduling for Diffusion Models (Chen, 2023), section 3.1.
+    https://arxiv.org/abs/2301.10972
 """
 
 from __future__ import annotations
@@ -16,10 +21,20 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from structdiff.schedules.base import Schedule
 
-__all__ = ["Cosine", "Linear", "SubVP"]
+__all__ = ["Cosine", "Linear", "Sigmoid", "SimpleLinear", "SubVP"]
+
+
+def check_preserving(schedule: Schedule, mend: str) -> None:
+    """Refuse a schedule whose alpha^2 + sigma^2 is not 1."""
+    level = schedule(torch.linspace(0, 1, 11))
+    if not torch.allclose(level.alpha**2 + level.sigma**2, torch.ones(11).double()):
+        must = "schedule must preserve the variance (alpha^2 + sigma^2 = 1)"
+        msg = f"{must}, {type(schedule).__name__} does not; {mend}"
+        raise ValueError(msg)
 
 
 def log_sigma_preserving(log_alpha: Tensor) -> Tensor:
@@ -122,3 +137,69 @@ class Cosine(Schedule):
         moved = t / (1 + self.offset) * (math.pi / 2)
         product = torch.sin(moved) * torch.sin(moved + 2 * start)
         return 0.5 * torch.log(product) - math.log(math.cos(start))
+
+
+class SimpleLinear(Schedule):
+    """`alpha^2 = 1 - t`: the variance preserving twin of `Flow`.
+
+    Example:
+        >>> SimpleLinear().alpha(torch.tensor(0.75)).item()
+        0.5
+    """
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """log(1 - t) / 2."""
+        return 0.5 * torch.log1p(-t)
+
+    def log_sigma(self, t: Tensor) -> Tensor:
+        """Log t / 2."""
+        return 0.5 * torch.log(t)
+
+
+class Sigmoid(Schedule):
+    r"""alpha^2 falls like a sigmoid s, cut to [start, end] and stretched to end at 0.
+
+    With u = (start + t (end - start)) / tau running from a to b,
+
+        alpha^2 = (s(b) - s(u)) / (s(b) - s(a)),    s(y) - s(x) = s(y) s(-x) (1 - exp(x - y)),
+
+    where the second form is free of cancellation; sigma^2 has s(u) - s(a) in the numerator.
+
+    Arguments:
+        start: Where the sigmoid is cut on the side of the data.
+        end: Where it is cut on the side of the noise, above `start`.
+        tau: Temperature, positive; a lower one is steeper.
+
+    Raises:
+        ValueError: If the cut is empty or `tau` is not positive.
+
+    Example:
+        >>> round(Sigmoid().alpha(torch.tensor(0.5)).item() ** 2, 6)
+        0.5
+    """
+
+    def __init__(self, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> None:
+        super().__init__()
+        if not start < end:
+            msg = f"start and end must satisfy start < end, got {start} and {end}"
+            raise ValueError(msg)
+        if tau <= 0:
+            msg = f"tau must be positive, got {tau}"
+            raise ValueError(msg)
+        self.start, self.width = start / tau, (end - start) / tau
+
+    def _log_part(self, t: Tensor, u: float) -> Tensor:
+        """log((1 - exp(-t width)) / (1 - exp(-width))) - log s(u)."""
+        whole = math.log(-math.expm1(-self.width))
+        cut = F.logsigmoid(torch.tensor(u, dtype=torch.float64)).item()
+        return torch.log(-torch.expm1(-t * self.width)) - whole - cut
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """Half the logarithm of the stretched sigmoid."""
+        u = self.start + t * self.width
+        return 0.5 * (F.logsigmoid(-u) + self._log_part(1 - t, -self.start))
+
+    def log_sigma(self, t: Tensor) -> Tensor:
+        """Variance preserving."""
+        u = self.start + t * self.width
+        return 0.5 * (F.logsigmoid(u) + self._log_part(t, self.start + self.width))

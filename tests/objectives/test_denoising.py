@@ -30,6 +30,7 @@ from structdiff.parameterisations import (
     Noise,
     Parameterisation,
     Preconditioned,
+    Score,
     Straight,
     Velocity,
 )
@@ -125,12 +126,12 @@ def test_the_loss_of_an_estimate_does_not_depend_on_the_parameterisation() -> No
 
     batch = Batch.of(normal(32))
     losses = []
-    for how in (Data(), Noise(), Velocity(), Straight(), Preconditioned(1.0)):
+    for how in (Data(), Noise(), Score(), Velocity(), Straight(), Preconditioned(1.0)):
         denoiser = NetworkDenoiser(Converted(how), gaussian(how))
         for weight in (SNR(), MinSNR(), Uniform()):
             objective = Denoising(weight, UniformTimes(0.05, 0.95))
             losses.append(objective(denoiser, batch, Generator(3)).leaves["x"])
-    for first, other in zip(losses[:3] * 4, losses[3:], strict=True):
+    for first, other in zip(losses[:3] * 5, losses[3:], strict=True):
         torch.testing.assert_close(other, first, rtol=1e-6, atol=1e-8)
 
 

@@ -27,7 +27,15 @@ from structdiff import (
 )
 from structdiff.samplers import Carry
 from structdiff.samplers.multistep import exponential_weights
-from structdiff.schedules import Grid, SubVP
+from structdiff.schedules import (
+    Grid,
+    Shifted,
+    Sigmoid,
+    SimpleLinear,
+    Standard,
+    SubVP,
+    ZeroTerminal,
+)
 from structdiff.testing import Addressed, NormalDenoiser, Silent, walk
 
 MEAN, STD, SHARE = torch.tensor([-1.0, 2.0]), torch.tensor([0.3, 0.5]), torch.tensor([0.4, 0.6])
@@ -234,6 +242,11 @@ SCHEDULES = [
     Geometric(),
     Discrete.ddpm(),
     Discrete.cosine(),
+    SimpleLinear(),
+    Sigmoid(),
+    Shifted(Cosine(), -1.0),
+    Standard(Geometric()),
+    ZeroTerminal(Linear()),
 ]
 
 

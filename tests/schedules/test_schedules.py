@@ -4,21 +4,34 @@ import math
 
 import pytest
 import torch
+from mpmath import mp, mpf
 from scipy.integrate import solve_ivp
 
 from structdiff.schedules import (
     CLEAN,
     Cosine,
     Discrete,
+    Exploding,
     Flow,
     Geometric,
     Karras,
     Linear,
     Schedule,
+    Shifted,
+    Sigmoid,
+    SimpleLinear,
+    Standard,
     SubVP,
     Survival,
     Window,
+    ZeroTerminal,
+    translate,
 )
+
+
+def float64(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
 
 # The betas of an absorbing chain whose mask probability is t / T; the last is one.
 FALLING = 1 / torch.arange(10, 0, -1, dtype=torch.float64)
@@ -38,15 +51,40 @@ SCHEDULES = {
     "discrete to the end": Discrete(FALLING),
     "discrete of one step": Discrete(torch.tensor([0.5])),
     "window": Window(Cosine(), 0.25, 0.75),
+    "simple linear": SimpleLinear(),
+    "sigmoid": Sigmoid(),
+    "sigmoid 0 to 3": Sigmoid(0.0, 3.0, tau=0.3),
+    "sigmoid flat": Sigmoid(tau=1.1),
+    "shifted cosine": Shifted(Cosine(), -1.4),
+    "shifted flow": Shifted(Flow(), 0.7),
+    "shifted karras": Shifted(Karras(), 0.7),
+    "standard geometric": Standard(Geometric()),
+    "standard flow": Standard(Flow()),
+    "exploding linear": Exploding(Linear()),
+    "zero terminal linear": ZeroTerminal(Linear()),
+    "zero terminal ddpm": ZeroTerminal(Discrete.ddpm(), first=1e-3),
+    "listed": translate(float64(80, 10, 3, 0.01, 0)),
+    "called": translate(lambda t: (1 - t, t)),
 }
-PRESERVING = ["linear", "cosine", "cosine without offset", "discrete ddpm", "discrete cosine"]
+PRESERVING = [
+    "linear",
+    "cosine",
+    "cosine without offset",
+    "discrete ddpm",
+    "discrete cosine",
+    "simple linear",
+    "sigmoid",
+    "sigmoid 0 to 3",
+    "sigmoid flat",
+    "shifted cosine",
+    "standard geometric",
+    "standard flow",
+    "zero terminal linear",
+    "zero terminal ddpm",
+]
 FLAT = ["window"]  # the clock stands still outside
 
 schedules = pytest.mark.parametrize("name", SCHEDULES)
-
-
-def float64(*values: float) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def interior(points: int = 97) -> torch.Tensor:
@@ -122,6 +160,17 @@ def test_variance_is_preserved(name: str) -> None:
         ("survival", (1, 0), (0, 1)),
         ("discrete to the end", (1, 0), (0, 1)),
         ("window", (1, 0), (0, 1)),
+        ("simple linear", (1, 0), (0, 1)),
+        ("sigmoid", (1, 0), (0, 1)),
+        ("sigmoid 0 to 3", (1, 0), (0, 1)),
+        ("shifted cosine", (1, 0), (0, 1)),
+        ("shifted flow", (1, 0), (0, 1)),
+        ("standard flow", (1, 0), (0, 1)),
+        ("exploding linear", (1, 1), (0, math.sqrt(math.expm1(10.05)))),
+        ("zero terminal linear", (1, 0), (0, 1)),
+        ("zero terminal ddpm", (1, 0), (0, 1)),
+        ("listed", (1, 1), (0.01, 80)),
+        ("called", (1, 0), (0, 1)),
     ],
 )
 def test_ends(name: str, alpha: tuple[float, float], sigma: tuple[float, float]) -> None:
@@ -137,6 +186,89 @@ def test_numbers_of_the_papers() -> None:
     assert Cosine().alpha(half).item() ** 2 == pytest.approx(0.49384, abs=5e-6)
     assert Discrete.cosine().alpha(half).item() ** 2 == pytest.approx(0.49384, abs=5e-6)
     assert Linear().alpha(one).item() == pytest.approx(0.0065716, abs=5e-8)
+
+
+def test_simple_linear_is_one_minus_t() -> None:
+    """B02: alpha^2 = 1 - t at all t; the survival of its chain is the straight path."""
+    t = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    level = SimpleLinear()(t)
+    torch.testing.assert_close(level.alpha**2, 1 - t, rtol=1e-15, atol=0)
+    torch.testing.assert_close(level.sigma**2, t, rtol=1e-15, atol=0)
+    chain, straight = Survival(SimpleLinear())(t), Flow()(t)
+    torch.testing.assert_close(chain.clock, straight.clock, rtol=1e-14, atol=1e-14)
+
+
+def test_geometric_ratios_are_constant() -> None:
+    """B04."""
+    sigma = Geometric(0.01, 50.0).sigma(torch.linspace(0, 1, 233, dtype=torch.float64))
+    ratio = sigma[1:] / sigma[:-1]
+    torch.testing.assert_close(ratio, ratio[:1].expand(232), rtol=1e-12, atol=0)
+    assert ratio[0].item() == pytest.approx(5000 ** (1 / 232), rel=1e-12)
+
+
+@pytest.mark.parametrize(("start", "end", "tau"), [(-3, 3, 1.0), (0, 3, 0.7), (-3, 3, 0.1)])
+def test_sigmoid_is_the_papers(start: float, end: float, tau: float) -> None:
+    """B05: the formula of the paper, its ends, and one half in the middle of a symmetric cut."""
+
+    def paper(t: float) -> float:
+        s = [1 / (1 + math.exp(-u / tau)) for u in (start, t * (end - start) + start, end)]
+        return (s[2] - s[1]) / (s[2] - s[0])
+
+    t = torch.linspace(0, 1, 201, dtype=torch.float64)
+    survival = Sigmoid(start, end, tau).alpha(t) ** 2
+    expected = float64(*(paper(u) for u in t.tolist()))
+    torch.testing.assert_close(survival, expected, rtol=0, atol=1e-14)
+    assert (survival[0], survival[-1]) == (1, 0)
+    assert bool((survival.diff() < 0).all())
+    if start == -end:
+        assert survival[100].item() == pytest.approx(0.5, abs=1e-14)
+
+
+def cut_sigmoid(t: mpf) -> mpf:
+    low, middle, high = (1 / (1 + mp.exp(-u)) for u in (mpf(-3), 6 * t - 3, mpf(3)))
+    return (high - middle) / (high - low)
+
+
+def cosine_odds(t: mpf, offset: mpf) -> mpf:
+    cosine = [mp.cos((u + offset) / (1 + offset) * mp.pi / 2) ** 2 for u in (t, mpf(0))]
+    return cosine[0] / (cosine[1] - cosine[0])
+
+
+def ended_linear(t: mpf) -> mpf:
+    alpha, end = (mp.exp(-(u**2) * mpf(19.9) / 4 - u * mpf(0.1) / 2) for u in (t, mpf(1)))
+    return ((alpha - end) / (1 - end)) ** 2
+
+
+ODDS = {  # alpha^2 / sigma^2 in 60 digits
+    "simple linear": lambda t: (1 - t) / t,
+    "sigmoid": lambda t: cut_sigmoid(t) / (1 - cut_sigmoid(t)),
+    "shifted cosine": lambda t: cosine_odds(t, mpf(0.008)) * mp.exp(2 * mpf(-1.4)),
+    "shifted flow": lambda t: ((1 - t) / t * mp.exp(mpf(0.7))) ** 2,
+    "standard flow": lambda t: ((1 - t) / t) ** 2,
+    "standard geometric": lambda t: (mpf(0.01) * (mpf(50) / mpf(0.01)) ** t) ** -2,
+    "zero terminal linear": lambda t: ended_linear(t) / (1 - ended_linear(t)),
+}
+
+
+@pytest.mark.parametrize("name", ODDS)
+def test_no_digits_are_lost_at_the_ends(name: str) -> None:
+    """Where 1 - alpha^2 or alpha^2 would be rounded away, against 60 digits."""
+    near = [2.0**-k for k in (50, 40, 30, 20, 10, 1)]
+    # Moving alpha takes a difference to alpha(1), which has as many digits as 1 - t.
+    late = 2.0**-20 if name == "zero terminal linear" else 2.0**-50
+    times = near + [1 - gap for gap in near if gap >= late]
+    with mp.workdps(60):
+        exact = [mp.log(ODDS[name](mpf(t))) for t in times]
+        fraction = [1 / (1 + 1 / mp.exp(x)) for x in exact]
+    level = SCHEDULES[name](float64(*times))
+    expected = float64(*(float(x) for x in exact))
+    loose = 2e-11 if name == "zero terminal linear" else 1e-13
+    torch.testing.assert_close(2 * level.clock, expected, rtol=loose, atol=1e-13)
+    if name in PRESERVING:
+        alpha = float64(*(float(mp.sqrt(x)) for x in fraction))
+        sigma = float64(*(float(mp.sqrt(1 / (1 + mp.exp(x)))) for x in exact))
+        torch.testing.assert_close(level.alpha, alpha, rtol=max(20 * loose, 1e-12), atol=0)
+        torch.testing.assert_close(level.sigma, sigma, rtol=max(20 * loose, 1e-12), atol=0)
 
 
 def test_one_cosine_beta_is_clipped() -> None:
@@ -285,6 +417,8 @@ def test_window_is_clean_before_and_noise_after() -> None:
         (lambda: Discrete(torch.ones(0)), r"got shape \(0,\)"),
         (lambda: Discrete(torch.tensor([1.0, 0.5])), "only the last beta may be 1"),
         (lambda: Survival(Flow()), "must preserve the variance .* Flow does not"),
+        (lambda: Sigmoid(1.0, 1.0), "start < end, got 1.0 and 1.0"),
+        (lambda: Sigmoid(tau=0.0), "tau must be positive, got 0.0"),
         (lambda: Window(Flow(), 0.5, 0.5), "0 <= start < end <= 1, got 0.5 and 0.5"),
     ],
 )
