@@ -9,10 +9,12 @@ import pkgutil
 __path__ = pkgutil.extend_path(__path__, __name__)
 
 from structdiff.batch import Batch  # noqa: E402
-from structdiff.denoiser import Denoiser, NetworkDenoiser  # noqa: E402
+from structdiff.counter import Counter  # noqa: E402
+from structdiff.denoiser import Denoiser, NetworkDenoiser, to_standard  # noqa: E402
+from structdiff.guidance import ClassifierFree, RePaint, Replacement  # noqa: E402
 from structdiff.layout import Layout  # noqa: E402
 from structdiff.likelihood import bound  # noqa: E402
-from structdiff.objectives import Denoising  # noqa: E402
+from structdiff.objectives import ConditionDropout, Denoising, GivenRows  # noqa: E402
 from structdiff.plain import fit, sample  # noqa: E402
 from structdiff.processes import (  # noqa: E402
     Brownian,
@@ -24,7 +26,7 @@ from structdiff.processes import (  # noqa: E402
     uniform,
 )
 from structdiff.random import Generator, Randomness  # noqa: E402
-from structdiff.samplers import DDIM, DDPM, Heun, Multistep  # noqa: E402
+from structdiff.samplers import DDIM, DDPM, Churn, Heun, Multistep  # noqa: E402
 from structdiff.schedules import (  # noqa: E402
     Cosine,
     Discrete,
@@ -33,8 +35,14 @@ from structdiff.schedules import (  # noqa: E402
     Karras,
     KarrasGrid,
     Linear,
+    PowerTime,
+    Shifted,
+    Sigmoid,
+    SimpleLinear,
     UniformLogSNR,
     UniformTime,
+    ZeroTerminal,
+    translate,
 )
 
 __version__ = "0.1.0"
@@ -45,7 +53,11 @@ __all__ = [
     "Batch",
     "Brownian",
     "Categorical",
+    "Churn",
+    "ClassifierFree",
+    "ConditionDropout",
     "Cosine",
+    "Counter",
     "Denoiser",
     "Denoising",
     "Discrete",
@@ -53,6 +65,7 @@ __all__ = [
     "Gaussian",
     "Generator",
     "Geometric",
+    "GivenRows",
     "Heun",
     "Karras",
     "KarrasGrid",
@@ -60,14 +73,23 @@ __all__ = [
     "Linear",
     "Multistep",
     "NetworkDenoiser",
+    "PowerTime",
     "Product",
     "Randomness",
+    "RePaint",
+    "Replacement",
+    "Shifted",
+    "Sigmoid",
+    "SimpleLinear",
     "UniformLogSNR",
     "UniformTime",
+    "ZeroTerminal",
     "absorbing",
     "bound",
     "fit",
     "marginal",
     "sample",
+    "to_standard",
+    "translate",
     "uniform",
 ]

@@ -7,9 +7,10 @@ With the scale w, the score of a guided denoiser is
 so w = 0 is unconditional, 1 conditional, and above 1 guided. (The original paper writes
 (1 + w') s(x_t | c) - w' s(x_t): w = 1 + w'.) Several conditions add their own direction,
 s = s(x_t) + sum_i w_i (s(x_t | c_i) - s(x_t)), which is the score of
-p(x_t) prod_i (p(x_t | c_i) / p(x_t))^w_i (Liu et al.). Estimates are tilted as their space asks: means
-on R^n, log-probabilities on classes, tangent vectors on manifolds. At each time that is the score of
-the tilted law of x_t; the samples of the whole walk follow no such closed law.
+p(x_t) prod_i (p(x_t | c_i) / p(x_t))^w_i (Liu et al.). Estimates are tilted as their space asks:
+means on R^n, log-probabilities on classes, tangent vectors on manifolds. On R^n and manifolds that
+is at each time the score of the tilted law of x_t, on classes each row's tilted law of x_0; the
+samples of the whole walk follow no such closed law.
 
 References:
     Classifier-Free Diffusion Guidance (Ho and Salimans, 2022), eq. 6.
@@ -50,7 +51,8 @@ class ClassifierFree(Denoiser):
             that the mapping does not name are absent.
 
     Raises:
-        ValueError: If a scale is not finite, or none is named.
+        ValueError: If a scale is not finite, or none is named; on a call, if there is no
+            condition to guide by, or not one that the scale names.
 
     Example:
         >>> from structdiff.testing import ExactDenoiser
@@ -77,10 +79,10 @@ class ClassifierFree(Denoiser):
         """Which conditions to look at together, and the weight of that estimate.
 
         Raises:
-            ValueError: If the batch has no condition, or lacks one that the scale names.
+            ValueError: If there is no condition to guide by, or not one that the scale names.
         """
         everything = frozenset(batch.condition)
-        if not everything:
+        if not everything and self.scale != 0:
             msg = "guidance needs a condition, the batch has none: use batch.with_condition({...})"
             raise ValueError(msg)
         if not isinstance(self.scale, Mapping):
