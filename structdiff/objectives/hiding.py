@@ -1,9 +1,12 @@
 r"""Objectives that hide or reveal a part of the record before another objective looks at it.
 
 `ConditionDropout` hides each condition of a sample with a probability of its own, so that one
-network learns every conditional and unconditional law that guidance combines.
-`GivenRows` reveals rows: a chosen part of each record is held clean, so that the
-network learns to fill in the rest given it.
+network learns every conditional and unconditional law that guidance combines. `GivenRows` reveals
+rows: a chosen part of each record is held clean, so that the network learns to fill in the rest
+given it.
+
+Choices are made at addresses of their own: under a source that follows addresses the objective
+draws what it would draw without them, and a sample's choices do not depend on its batch mates.
 
 References:
     Classifier-Free Diffusion Guidance (Ho and Salimans, 2022), algorithm 1.
@@ -15,7 +18,6 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,16 +26,17 @@ from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
 from structdiff.layout import Layout
 from structdiff.objectives.denoising import Objective, Terms
+from structdiff.processes.leaf import expand
 from structdiff.random import Randomness
 
 __all__ = ["ConditionDropout", "GivenRows", "random_rows"]
 
 
 def per_sample(batch: Batch, random: Randomness, name: str) -> Tensor:
-    """A uniform number for each sample, `(samples,)`, float64, on the CPU."""
-    layout = Layout.regular(batch.samples)
-    scoped = random.scoped(leaf=name, ids=batch.ids.cpu(), layout=layout)
-    return scoped.uniform((batch.samples,), torch.float64, "cpu")
+    """A uniform number for each sample, `(samples,)`, float64."""
+    layout = Layout.regular(batch.samples, batch.device)
+    scoped = random.scoped(leaf=name, ids=batch.ids, layout=layout)
+    return scoped.uniform((batch.samples,), torch.float64, batch.device)
 
 
 class ConditionDropout(Objective):
@@ -46,7 +49,16 @@ class ConditionDropout(Objective):
         together: Probability, in [0, 1], that a sample loses all its conditions at once.
 
     Raises:
-        ValueError: If a rate is not a probability; on a call, if a condition has no rate.
+        ValueError: If a rate is not a probability; on a call, if the rates that are given by name
+            are not those of the batch's conditions.
+
+    Example:
+        >>> from structdiff.objectives import Denoising
+        >>> from structdiff.random import Generator
+        >>> batch = Batch.of(torch.zeros(4)).with_condition({"label": torch.arange(4)})
+        >>> objective = ConditionDropout(Denoising(), {"label": 0.5})
+        >>> objective.dropped(batch, Generator(0)).present["label"]
+        tensor([ True,  True, False, False])
     """
 
     def __init__(
@@ -67,17 +79,20 @@ class ConditionDropout(Objective):
         return self.objective(denoiser, self.dropped(batch, random), random)
 
     def dropped(self, batch: Batch, random: Randomness) -> Batch:
-        """The batch with some conditions absent."""
-        if isinstance(self.rate, Mapping) and batch.condition.keys() - self.rate.keys():
+        """The batch with some conditions absent.
+
+        Raises:
+            ValueError: If the rates that are given by name are not those of its conditions.
+        """
+        if isinstance(self.rate, Mapping) and batch.condition.keys() != self.rate.keys():
             msg = f"rate has {sorted(self.rate)}, the batch has {sorted(batch.condition)}"
             raise ValueError(f"{msg}: give a rate for each condition")
-        everything = per_sample(batch, random, "condition") >= self.together
+        everything = per_sample(batch, random, "presence of conditions") >= self.together
         present = {}
         for name in batch.condition:
             rate = self.rate[name] if isinstance(self.rate, Mapping) else self.rate
-            kept = (per_sample(batch, random, f"condition {name}") >= rate) & everything
+            kept = (per_sample(batch, random, f"presence of {name}") >= rate) & everything
             known = batch.present.get(name)
-            kept = kept.to(batch.device)
             present[name] = kept if known is None else kept & known
         return batch.with_present(present)
 
@@ -109,12 +124,17 @@ class GivenRows(Objective):
 
     def __call__(self, denoiser: Denoiser, batch: Batch, random: Randomness) -> Terms:
         """The terms of the batch with a part given."""
-        chosen = per_sample(batch, random, "given") < self.rate
+        chosen = per_sample(batch, random, "presence of given rows") < self.rate
         return self.objective(denoiser, self.choose(batch, random, chosen), random)
 
 
 def random_rows(batch: Batch, random: Randomness, chosen: Tensor) -> Batch:
     """Rows given at random, from none to all but one of a sample, in each leaf on its own.
+
+    How many they are is uniform, and so is which. What is given already stays so. A leaf of one
+    row a sample is never given: independent times of leaves are for that. A leaf of zero centre
+    needs a choice of its own, which also moves the record to the frame that it will be sampled in:
+    in that of all its rows, the given ones tell where the mean of the others is.
 
     Arguments:
         batch: Clean samples.
@@ -123,14 +143,14 @@ def random_rows(batch: Batch, random: Randomness, chosen: Tensor) -> Batch:
     """
     given = {}
     for name, layout in batch.layouts.items():
-        share = per_sample(batch, random, f"share of {name}").to(batch.device)
+        share = per_sample(batch, random, f"share of {name}")
         scoped = random.scoped(leaf=f"rows of {name}", ids=batch.ids, layout=layout)
         place = scoped.uniform((layout.rows,), torch.float64, batch.device)
-        order = torch.argsort(layout.sample + place)
-        rank = torch.empty_like(order).scatter_(
-            0, order, torch.arange(len(order), device=order.device)
-        )
-        rank = rank - layout.spread(layout.start)
-        held = torch.floor(share * layout.size) * chosen.to(batch.device)
-        given[name] = rank < layout.spread(held)
-    return replace(batch, given=given)
+        order = torch.argsort(place)
+        order = order[torch.argsort(layout.sample[order], stable=True)]
+        rank = torch.empty_like(order).scatter_(0, order, layout.row)
+        count = torch.floor(share * layout.size) * chosen
+        held = rank < layout.spread(count)
+        known = batch.given.get(name)
+        given[name] = held if known is None else expand(held, known) | known
+    return batch.with_given(given)

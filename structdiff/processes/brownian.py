@@ -143,7 +143,7 @@ class Brownian(Leaf, Tractable):
     def loss(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Squared length of the error, which in flat space is that of x_0."""
         truth = self.oracle(x_0, x_t, t).value
-        return self.manifold.norm2(estimate.value - truth)
+        return self.free(self.manifold.norm2(estimate.value - truth))
 
     def plan(self, times: Tensor, eta: float) -> Sequence[BrownianStep]:
         """Drift and noise of every step.

@@ -179,7 +179,7 @@ class Categorical(Leaf, Tractable):
         """Cross-entropy -log p(x_0), summed over the event."""
         del x_t, t
         log_p = estimate.value.gather(-1, x_0.unsqueeze(-1)).squeeze(-1)
-        return -sum_event(log_p)
+        return -sum_event(self.free(log_p))
 
     def plan(self, times: Tensor, eta: float) -> Sequence[CategoricalStep]:
         """Levels at both ends of every step.

@@ -12,6 +12,7 @@ from structdiff.samplers import DDIM, DDPM
 from structdiff.schedules import Flow, Geometric, UniformTime
 from structdiff.spaces import SO3, Torus, ZeroCentre
 from structdiff.testing import ExactDenoiser
+from tests.guidance.worlds import SIZES, blank, clean, everything, opinionated
 
 SAMPLES = 400
 
@@ -113,9 +114,26 @@ def test_without_masks_nothing_changes():
         assert torch.equal(plain[name], held[name])
 
 
-def test_masks_of_single_entries_are_refused():
-    process, data = world()
-    blank = blank_like(process, 2)
-    mask = torch.ones(6, 2, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"mask of 'position' must be \(rows,\)"):
-        Replacement(ExactDenoiser(process, data), blank.with_given({"position": mask}))
+@pytest.mark.parametrize("make", [DDPM, DDIM], ids=["DDPM", "DDIM"])
+def test_known_entries_return_exactly_on_r_n_and_classes(make):
+    """Whatever the denoiser says of them, and no more than them."""
+    denoiser, known = opinionated(), clean(everything(), SIZES)
+    masks = {name: torch.zeros_like(known[name], dtype=torch.bool) for name in ("field", "shades")}
+    masks["field"][:, 1], masks["shades"][1:, 0] = True, True
+    plain = make(denoiser, UniformTime(5)).sample(known, Generator(0))
+    known = known.with_leaves({**known.leaves, "shades": (plain["shades"] + 1) % 3})
+    sampler = make(Replacement(denoiser, known.with_given(masks)), UniformTime(5))
+    drawn = sampler.sample(blank(denoiser.process, SIZES), Generator(0))
+    for name, mask in masks.items():
+        assert torch.equal(drawn[name][mask], known[name][mask])
+    assert (drawn["field"][:, 0] != known["field"][:, 0]).all()
+
+
+@pytest.mark.parametrize("name", ["atoms", "angle", "turn"])
+def test_masks_of_single_entries_are_refused_where_rows_are_held_whole(name):
+    """A point of a manifold is one thing, and so is a row that fixes a frame."""
+    denoiser, known = opinionated(), clean(everything(), SIZES)
+    entries = {name: torch.ones_like(known[name], dtype=torch.bool)}
+    sampler = DDPM(Replacement(denoiser, known.with_given(entries)), UniformTime(2))
+    with pytest.raises(ValueError, match=r"held must be \(rows,\) .*: hold whole rows"):
+        sampler.sample(blank(denoiser.process, SIZES), Generator(0))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from scipy import stats
 
 from structdiff import Cosine, Generator, Karras, Linear
-from structdiff.objectives import NormalClock, TimeDistribution, UniformTimes
+from structdiff.batch import Batch, Part
+from structdiff.counter import Counter
+from structdiff.objectives import Denoising, NormalClock, TimeDistribution, UniformTimes
 from structdiff.schedules import Schedule
 
 LAWS = {
@@ -35,6 +38,36 @@ def test_draws_are_low_discrepancy(law: TimeDistribution) -> None:
     edges = law.quantile(torch.linspace(0, 1, 65, dtype=torch.float64))
     assert drawn.dtype == torch.float64
     assert bool(((drawn >= edges[:-1]) & (drawn < edges[1:])).all())
+
+
+@laws
+@pytest.mark.parametrize(("samples", "parts"), [(12, 3), (7, 2), (5, 8)])
+def test_parts_of_a_batch_have_the_times_of_the_whole(
+    law: TimeDistribution, samples: int, parts: int
+) -> None:
+    whole, joined = law.draw(samples, Counter(4)), torch.full((samples,), torch.nan).double()
+    for first in range(min(parts, samples)):
+        part = Part(first, parts, samples)
+        count = len(range(first, samples, parts))
+        joined[first::parts] = law.draw(count, Counter(4), part=part)
+    assert torch.equal(joined, whole)
+    assert torch.equal(law.draw(samples, Counter(4), part=Part(0, 1, samples)), whole)
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_leaves_of_a_part_have_the_times_of_the_whole(independent: bool) -> None:
+    objective = Denoising(independent=independent)
+
+    def drawn(samples: int, part: Part | None) -> dict[str, torch.Tensor]:
+        batch = Batch.of({"a": torch.zeros(samples), "b": torch.zeros(samples)})
+        return objective.draw_times(replace(batch, part=part), Counter(1))
+
+    whole = drawn(7, None)
+    assert torch.equal(whole["a"], whole["b"]) != independent
+    for first in range(3):
+        some = drawn(len(range(first, 7, 3)), Part(first, 3, 7))
+        for name, times in whole.items():
+            assert torch.equal(some[name], times[first::3])
 
 
 @laws
