@@ -24,7 +24,7 @@ DEV_READY := $(VENV)/.ready-dev
 INSTALLED := build/installed
 SOURCES := $(shell find structdiff domains -not -name __pycache__ -not -name '*.pyc' 2> /dev/null)
 
-.PHONY: help venv demo results test lint format types doctest tutorials package clean
+.PHONY: help venv demo results conditional test lint format types doctest tutorials package clean
 
 help:  ## say what there is
 	@echo "structdiff: make TARGET, where TARGET is one of"
@@ -37,14 +37,16 @@ demo: $(DEMO_READY)  ## make molecules with the model that comes with the packag
 	@echo "demo: structdiff demo molecules"
 	@$(BIN)/structdiff demo molecules
 
-results: $(DEMO_READY)  ## repeat the long run on all of QM9: make results QM9=qm9_3d.npz SPLIT=edm_split.npz
-	@[ -n "$(QM9)" ] && [ -n "$(SPLIT)" ] || { echo "Name the files: make results" \
-		"QM9=qm9_3d.npz SPLIT=edm_split.npz (see domains/molecules/README.md)"; exit 1; }
+results: $(DEMO_READY)  ## repeat the long run on all of QM9, which is fetched or found
 	@echo "results: about an hour on one core; stop it at any time, the same command goes on"
-	@OMP_NUM_THREADS=1 $(BIN)/structdiff train molecules --data $(QM9) --data.split $(SPLIT) \
+	@OMP_NUM_THREADS=1 $(BIN)/structdiff train molecules --data qm9 \
 		--out runs/qm9 --training.steps 65000 --training.warm-up 1000 \
 		--training.validate-every 10000 --training.log-every 500 --training.save-seconds 60
 	@OMP_NUM_THREADS=1 $(BIN)/structdiff evaluate runs/qm9 -n 500 --seed 2
+
+conditional: $(DEMO_READY)  ## repeat the run that is asked for a property, on all of QM9
+	@echo "conditional: about an hour on one core; stop it at any time, the same command goes on"
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/conditional.py --out runs/conditional
 
 test: $(DEV_READY)  ## run the tests
 	@echo "test: the laws and the unit tests, in $(JOBS) processes"

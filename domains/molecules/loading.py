@@ -8,6 +8,7 @@ import numpy as np
 
 from structdiff.domains.molecules.data import Skipped, embedded, read
 from structdiff.domains.molecules.recipe import MoleculesConfig
+from structdiff.domains.molecules.sources import qm9_split
 from structdiff.domains.molecules.structures import Structures
 
 __all__ = ["Data", "load_data"]
@@ -37,7 +38,11 @@ def load_data(config: MoleculesConfig) -> Data:
     else:
         loaded = read(settings.path, max_atoms=settings.max_atoms)
         molecules, skipped = loaded.structures, loaded.skipped
-    train, test = _split(molecules, settings.split, skipped)
+    if settings.path == "qm9" and settings.split is None:
+        whole = qm9_split()
+        train, test = molecules.select(whole.train), molecules.select(whole.test)
+    else:
+        train, test = _split(molecules, settings.split, skipped)
     if settings.hydrogens == "implicit":
         train, test = train.without_hydrogens(), test.without_hydrogens()
     held = min(settings.validation, len(train) // 5)

@@ -1,14 +1,15 @@
 """Do conditional molecules have the property that was asked for?
 
-The protocol of EDM (Hoogeboom et al., 2022, section 5.2): the generator learns from one half of the
-training molecules, an independent regressor from the other. Molecules are drawn for values of the
-property taken from test molecules; the error is that of the regressor's prediction for them
-against what was asked. Beside it stand the regressor's own error on test molecules (no generator can
-be expected below) and the error for what is asked of the wrong molecules (shuffled).
+The protocol of EDM (Hoogeboom et al., 2022, section 5.2): the generator learns from one half of
+the training molecules, an independent regressor from the other. Molecules are drawn for values of
+the property taken from test molecules; the error is that of the regressor's prediction for them
+against what was asked. Beside it stand the regressor's own error on test molecules (no generator
+can be expected below) and the error for what is asked of the wrong molecules (shuffled).
 
-    python tests/benchmarks/conditional.py --data qm9_3d.npz --split edm_split.npz --out runs/conditional
+    python tests/benchmarks/conditional.py --out runs/conditional
 
-Stopped at any time, the same command goes on.
+All of QM9 is fetched, or found below $STRUCTDIFF_DATA. Stopped at any time, the same command goes
+on.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from structdiff.domains.molecules.data import read
 from structdiff.domains.molecules.metrics import evaluate
 from structdiff.domains.molecules.recipe import MoleculesConfig
 from structdiff.domains.molecules.run import Run, train
+from structdiff.domains.molecules.sources import qm9_split
 from structdiff.domains.molecules.structures import Structures
 from structdiff.nn import EGNN
 from structdiff.objectives import Objective, Terms
@@ -62,7 +64,9 @@ class Regression(Objective):
         return Terms({name: error}, {name: torch.zeros(())})
 
 
-def fit_regressor(train: Structures, name: str, out: Path, steps: int) -> tuple[Regressor, MoleculeCodec]:
+def fit_regressor(
+    train: Structures, name: str, out: Path, steps: int
+) -> tuple[Regressor, MoleculeCodec]:
     """Train on these molecules, or go on."""
     codec = MoleculeCodec.fit(train, [name])
     config = TrainingConfig(
@@ -107,7 +111,7 @@ def settings(arguments: argparse.Namespace, split: Path) -> MoleculesConfig:
     return MoleculesConfig.model_validate(
         {
             "data": {
-                "path": arguments.data,
+                "path": "qm9",
                 "split": str(split),
                 "conditions": (arguments.condition,),
             },
@@ -125,8 +129,7 @@ def settings(arguments: argparse.Namespace, split: Path) -> MoleculesConfig:
 
 def halves(arguments: argparse.Namespace) -> tuple[Path, np.ndarray, np.ndarray]:
     """The split of the generator, and the molecules of the regressor and of the test."""
-    with np.load(arguments.split) as file:
-        indices, test = file["train"], file["test"]
+    indices, _, test = qm9_split()
     split = arguments.out / "split.npz"
     arguments.out.mkdir(parents=True, exist_ok=True)
     if not split.exists():
@@ -135,7 +138,11 @@ def halves(arguments: argparse.Namespace) -> tuple[Path, np.ndarray, np.ndarray]
 
 
 def measure(
-    run: Run, arguments: argparse.Namespace, regressor: Regressor, codec: MoleculeCodec, test: Structures
+    run: Run,
+    arguments: argparse.Namespace,
+    regressor: Regressor,
+    codec: MoleculeCodec,
+    test: Structures,
 ) -> dict[str, Mapping[str, object]]:
     """Errors of references and of molecules drawn at several guidance scales."""
     name = arguments.condition
@@ -147,7 +154,10 @@ def measure(
     def add(title: str, errors: np.ndarray, stable: float | None = None) -> None:
         mean, low, high = interval(errors)
         rows[title] = {"mae": mean, "low": low, "high": high, "n": len(errors), "valid": stable}
-        print(f"{title:52} {mean:.3f} [{low:.3f}, {high:.3f}]  {stable if stable else ''}", flush=True)
+        print(
+            f"{title:52} {mean:.3f} [{low:.3f}, {high:.3f}]  {stable if stable else ''}",
+            flush=True,
+        )
 
     add("regressor on test molecules", np.abs(found - truth))
     add("test molecules, values shuffled", np.abs(found - random.permutation(truth)))
@@ -174,21 +184,21 @@ def measure(
 def main() -> None:
     """Train both, draw, measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--split", required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/conditional"))
     parser.add_argument("--condition", default="alpha")
-    parser.add_argument("--steps", type=int, default=36_000)
-    parser.add_argument("--regressor-steps", type=int, default=8_000)
+    parser.add_argument("--steps", type=int, default=34_000)
+    parser.add_argument("--regressor-steps", type=int, default=6_000)
     parser.add_argument("--n", type=int, default=500)
     parser.add_argument("--guidance", type=float, nargs="+", default=[0.0, 1.0, 2.0])
     parser.add_argument("--seed", type=int, default=3)
     arguments = parser.parse_args()
     split, other, test = halves(arguments)
     run = train(settings(arguments, split), arguments.out / "generator")
-    structures = read(arguments.data).structures
+    structures = read("qm9").structures
     regressor, codec = fit_regressor(
-        structures.select(other), arguments.condition, arguments.out / "regressor",
+        structures.select(other),
+        arguments.condition,
+        arguments.out / "regressor",
         arguments.regressor_steps,
     )
     rows = measure(run, arguments, regressor, codec, structures.select(test))
@@ -196,7 +206,9 @@ def main() -> None:
     lines = ["| molecules | mean absolute error | valid and connected |", "|---|---|---|"]
     for title, row in rows.items():
         rate = "" if row["valid"] is None else f"{100 * float(str(row['valid'])):.1f} %"
-        lines.append(f"| {title} | {row['mae']:.2f} [{row['low']:.2f}, {row['high']:.2f}] | {rate} |")
+        lines.append(
+            f"| {title} | {row['mae']:.2f} [{row['low']:.2f}, {row['high']:.2f}] | {rate} |"
+        )
     write_atomic(arguments.out / "conditional.md", ("\n".join(lines) + "\n").encode())
     print(json.dumps({"written": str(arguments.out / "conditional.md")}))
 
