@@ -9,13 +9,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from structdiff.layout import Layout
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "Part"]
+
+
+class Part(NamedTuple):
+    """Which samples of a larger batch a batch holds: sample j is number `first + j stride`.
+
+    Several processes that share a batch each hold a part of it, and what is drawn for the batch
+    as a whole (stratified times) is the same for any number of them.
+
+    Arguments:
+        first: Number of the first sample in the larger batch.
+        stride: Distance between neighbours.
+        total: Samples of the larger batch.
+
+    Example:
+        >>> Part(1, 2, 5).places(2)
+        tensor([1, 3])
+    """
+
+    first: int
+    stride: int
+    total: int
+
+    def places(self, samples: int) -> Tensor:
+        """Numbers in the larger batch of this many samples, `(samples,)`, on the CPU."""
+        return self.first + self.stride * torch.arange(samples)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +58,7 @@ class Batch:
             the leaf has.
         ids: A number for each sample, `(samples,)`, that errors and randomness refer to;
             by default 0, 1, 2, ...
+        part: Which samples of a larger batch these are; None where they are the whole.
 
     Raises:
         ValueError: If names, rows or samples do not agree.
@@ -48,6 +75,7 @@ class Batch:
     present: Mapping[str, Tensor] = field(default_factory=dict)
     given: Mapping[str, Tensor] = field(default_factory=dict)
     ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    part: Part | None = None
 
     def __post_init__(self) -> None:
         if self.leaves.keys() != self.layouts.keys() or not self.leaves:
@@ -122,9 +150,8 @@ class Batch:
             msg = f"the process has a leaf {name!r}, but the batch has {sorted(self.leaves)}"
             raise ValueError(msg)
         given = {name: self.given[name]} if name in self.given else {}
-        return Batch(
-            {name: self.leaves[name]}, {name: self.layouts[name]}, given=given, ids=self.ids
-        )
+        leaves, layouts = {name: self.leaves[name]}, {name: self.layouts[name]}
+        return Batch(leaves, layouts, given=given, ids=self.ids, part=self.part)
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> Batch:
         """The same samples with other leaf tensors of the same names and rows.
@@ -156,7 +183,7 @@ class Batch:
         return replace(self, given=dict(given))
 
     def select(self, samples: Sequence[int] | Tensor) -> Batch:
-        """The batch of these samples, in this order.
+        """The batch of these samples, in this order; it is a whole of its own.
 
         Raises:
             ValueError: If a leaf has edge rows, whose nodes would have to be renumbered.
@@ -184,4 +211,5 @@ class Batch:
             {name: value.to(device) for name, value in self.present.items()},
             {name: mask.to(device) for name, mask in self.given.items()},
             self.ids.to(device),
+            self.part,
         )

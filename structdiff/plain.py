@@ -87,6 +87,7 @@ def fit(
         torch.Size([3])
     """
     from structdiff.training import Source, Trainer, TrainingConfig
+    from structdiff.training.distributed import shard
 
     bare = isinstance(data, Tensor)
     known = dict(condition or {})
@@ -103,6 +104,7 @@ def fit(
         lambda index: whole.select(torch.from_numpy(index)),
         batch_size=batch_size,
         seed=seed,
+        shard=shard(),
     )
     aim = objective or Denoising()
     if known:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from structdiff.batch import Batch
+from structdiff.batch import Batch, Part
 from structdiff.denoiser import LIMIT, Denoiser
 from structdiff.objectives.times import TimeDistribution, UniformTimes
 from structdiff.objectives.weights import SNR, Weight
@@ -84,12 +84,14 @@ class Denoising(Objective):
 
     def draw_times(self, batch: Batch, random: Randomness) -> dict[str, Tensor]:
         """A time for each row, `(rows,)`, by leaf."""
-        shared = self.times.draw(batch.samples, random)
+        part = batch.part or Part(0, 1, batch.samples)
+        shared = self.times.draw(batch.samples, random, part=part)
         drawn = {}
         for name, layout in batch.layouts.items():
             if self.independent:
-                order = random.uniform((batch.samples,), torch.float64, "cpu").argsort()
-                shared = self.times.draw(batch.samples, random)[order]
+                order = random.uniform((part.total,), torch.float64, "cpu").argsort()
+                whole = self.times.draw(part.total, random)
+                shared = whole[order[part.places(batch.samples)]]
             drawn[name] = layout.spread(shared.to(batch.device))
         return drawn
 

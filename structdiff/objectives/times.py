@@ -1,7 +1,8 @@
 r"""At which times a model is trained.
 
-Low-discrepancy draws cut [0, 1] in as many parts as there are samples and draw one number for
-all: the mean loss has less variance and the same expectation.
+Low-discrepancy draws cut [0, 1] in as many parts as there are samples and draw one number u for
+all, t_j = F^-1((j + u) / samples): the mean loss has less variance and the same expectation.
+Several processes that share a batch, and one u, draw the times that one process would.
 
 References:
     Variational Diffusion Models (Kingma et al., 2021), appendix I.1.
@@ -19,6 +20,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from structdiff.batch import Part
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule
 
@@ -33,11 +35,18 @@ class TimeDistribution(ABC):
         """Inverse distribution function: u in (0, 1) to times in [0, 1]."""
 
     @final
-    def draw(self, samples: int, random: Randomness) -> Tensor:
-        """Low-discrepancy times, `(samples,)`, float64 on the CPU."""
+    def draw(self, samples: int, random: Randomness, *, part: Part | None = None) -> Tensor:
+        """Low-discrepancy times, `(samples,)`, float64 on the CPU.
+
+        Arguments:
+            samples: How many.
+            random: A source without ids, so that all parts of a batch draw the same shift.
+            part: Which samples of a larger batch these are (`Batch.part`); None for the whole.
+        """
         shift = random.uniform((1,), torch.float64, "cpu")
-        place = torch.arange(samples, dtype=torch.float64)
-        return self.quantile((place + shift) / samples)
+        whole = part or Part(0, 1, samples)
+        place = whole.places(samples).to(torch.float64)
+        return self.quantile((place + shift) / whole.total)
 
 
 class UniformTimes(TimeDistribution):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = ["TrainingConfig"]
@@ -48,3 +50,19 @@ class TrainingConfig(BaseModel):
     """Updates between two validations."""
     seed: int = Field(default=0, ge=0)
     """Start of all random numbers."""
+    randomness: Literal["process", "sample"] = "process"
+    """What noise is drawn by: a stream in each process (fastest), or the id of each sample; then
+    the numbers, and the weights up to rounding, are the same for any number of processes."""
+    sharding: Literal["replicate", "shard"] = Field(default="replicate", exclude=True)
+    """Where weights are with several processes: all in each, or a part in each (FSDP2), which
+    brings noise by sample with it. The result is the same up to rounding, so this may change in
+    the middle of a run and is not kept with it."""
+
+    @property
+    def by_sample(self) -> bool:
+        """Whether noise is drawn by the id of each sample.
+
+        Where a part of the weights is in each process, all must call the network equally often,
+        also where chance decides on a call.
+        """
+        return self.randomness == "sample" or self.sharding == "shard"

@@ -1,19 +1,40 @@
-"""Several processes, by torch.distributed: start with `torchrun`, nothing else changes."""
+"""Several processes, by torch.distributed: start with `torchrun`, nothing else changes.
+
+    torchrun --nproc-per-node 2 -m structdiff train molecules --out runs/two
+
+Every process draws its part of each batch, and gradients and logged losses are means over all
+samples. All processes see the same folder; the first writes. What one process alone learns (a
+signal, the time to save, a loss that is not finite) is agreed upon before any of them acts on it,
+since a process that leaves alone would keep the others waiting.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 
 import torch
 from torch import Tensor
 
-__all__ = ["any_process", "average", "finish", "shard", "share_first", "start"]
+__all__ = [
+    "any_process",
+    "average",
+    "average_gradients",
+    "finish",
+    "first_to_fail",
+    "gather_text",
+    "shard",
+    "share_first",
+    "start",
+]
 
 
 def start(device: torch.device) -> None:
     """Join the other processes if `torchrun` started several."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
@@ -35,13 +56,31 @@ def shard() -> tuple[int, int]:
 def average(tensors: Sequence[Tensor]) -> None:
     """Replace each tensor by its mean over the processes, in one message."""
     _, world = shard()
-    if world == 1:
+    if world == 1 or not tensors:
         return
     flat = torch.cat([x.reshape(-1) for x in tensors])
     torch.distributed.all_reduce(flat)
     flat /= world
     for x, part in zip(tensors, torch.split(flat, [x.numel() for x in tensors]), strict=True):
         x.copy_(part.view_as(x))
+
+
+@torch.no_grad()
+def average_gradients(weights: Sequence[Tensor]) -> None:
+    """Replace each gradient by its mean over the processes.
+
+    A weight that was not used in some process has the gradient zero there; one that was used in
+    none keeps no gradient.
+    """
+    if shard()[1] == 1 or not weights:
+        return
+    used = torch.tensor([float(x.grad is not None) for x in weights], device=weights[0].device)
+    for x in weights:
+        x.grad = torch.zeros_like(x) if x.grad is None else x.grad
+    gradients = [x.grad for x in weights if x.grad is not None]
+    average([*gradients, used])
+    for x, share in zip(weights, used.tolist(), strict=True):
+        x.grad = x.grad if share else None
 
 
 @torch.no_grad()
@@ -52,10 +91,35 @@ def share_first(tensors: Sequence[Tensor]) -> None:
             torch.distributed.broadcast(x, 0)
 
 
-def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set in some process: all get the same answer, at the same update."""
+def any_process(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Whether each flag is set in some process: all get the same answers, at the same update."""
     if shard()[1] == 1:
-        return flag
-    count = torch.tensor(float(flag), device=device)
+        return list(flags)
+    count = torch.tensor([float(flag) for flag in flags], device=device)
     torch.distributed.all_reduce(count)
-    return bool(count > 0)
+    return [bool(x) for x in count > 0]
+
+
+def gather_text(text: str) -> list[str]:
+    """The texts of all processes."""
+    _, world = shard()
+    texts = [text] * world
+    if world > 1:
+        torch.distributed.all_gather_object(texts, text)
+    return texts
+
+
+def first_to_fail() -> bool:
+    """Whether no other process has asked this before: then this one says what went wrong.
+
+    The answer comes from torchrun's own store, so it needs no process group and waits for nobody.
+    """
+    host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    try:
+        store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
+            host, int(port), is_master=False, timeout=timedelta(seconds=5)
+        )
+        return bool(store.add(f"structdiff/failed/{attempt}", 1) == 1)
+    except (RuntimeError, ValueError):  # there is no store, or it has ended
+        return True

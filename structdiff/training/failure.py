@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from structdiff.artifacts import load_tensors, save_tensors
-from structdiff.batch import Batch
+from structdiff.batch import Batch, Part
 from structdiff.layout import Layout
+from structdiff.objectives import Terms
 
-__all__ = ["Failure"]
+__all__ = ["Failure", "where_broken"]
 
 _PARTS = ("leaves", "condition", "present", "given")
 
@@ -37,6 +39,8 @@ class Failure:
     def save(self, path: Path) -> None:
         """Write everything to one safetensors file."""
         flat = {"ids": self.batch.ids, "random": self.random}
+        if self.batch.part is not None:
+            flat["part"] = torch.tensor(self.batch.part)
         for part in _PARTS:
             flat |= {f"{part}.{name}": x for name, x in getattr(self.batch, part).items()}
         for name, layout in self.batch.layouts.items():
@@ -44,7 +48,8 @@ class Failure:
             if layout.nodes is not None:
                 flat[f"nodes.{name}"] = layout.nodes
         flat |= {f"model.{name}": x for name, x in self.weights.items()}
-        save_tensors(path, flat, {"step": str(self.step)})
+        # The order of the leaves, which a file does not keep, decides who draws first.
+        save_tensors(path, flat, {"step": str(self.step), "order": json.dumps(list(flat))})
 
     @classmethod
     def load(cls, path: Path) -> Failure:
@@ -54,7 +59,8 @@ class Failure:
             FileNotFoundError: If there is no such file.
             ValueError: If it is damaged.
         """
-        flat, metadata = load_tensors(path)
+        found, metadata = load_tensors(path)
+        flat = {name: found[name] for name in json.loads(metadata["order"])}
         leaves, condition, present, given = (_under(part, flat) for part in _PARTS)
         nodes = _under("nodes", flat)
         layouts = {
@@ -63,8 +69,26 @@ class Failure:
             )
             for name, x in _under("counts", flat).items()
         }
-        batch = Batch(leaves, layouts, condition, present, given, flat["ids"])
+        part = Part(*flat["part"].tolist()) if "part" in flat else None
+        batch = Batch(leaves, layouts, condition, present, given, flat["ids"], part)
         return cls(batch, _under("model", flat), flat["random"], int(metadata["step"]))
+
+
+def where_broken(batch: Batch, terms: Terms) -> str:
+    """Leaves whose loss is not finite, at which clocks and in which samples; empty for none."""
+    parts = []
+    for name, term in terms.leaves.items():
+        index = torch.nonzero(~torch.isfinite(term)).flatten()
+        if len(index):
+            clock = terms.clock[name]
+            rows = torch.isin(batch.layouts[name].sample, index)
+            seen = clock[rows] if clock.ndim else clock
+            ids = batch.ids[index].tolist()[:10]
+            parts.append(
+                f"leaf {name!r}, clock {float(seen.min()):.3g} to {float(seen.max()):.3g}, "
+                f"sample ids {ids}"
+            )
+    return "; ".join(parts)
 
 
 def _under(part: str, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,17 +1,22 @@
 """Which samples each update sees: a function of the seed and the update alone.
 
 So a resumed run sees what it would have seen, and no position has to be stored. An epoch is a
-permutation of the samples cut into batches, of a fixed number of samples or of a fixed cost.
+permutation of the samples cut into batches, of a fixed number of samples or of a fixed cost; no
+batch holds a sample twice. A batch's ids are the indices of its samples in the data, and its
+`part` says which samples of the whole batch they are, so that noise drawn by id and times drawn
+for the whole batch are the same for any number of processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from structdiff.batch import Batch
+from structdiff.batch import Batch, Part
 
 __all__ = ["Source"]
 
@@ -21,7 +26,7 @@ class Source:
 
     Arguments:
         samples: Number of samples.
-        collate: Makes a batch of samples from their indices.
+        collate: Makes a batch of samples from their indices, in that order.
         batch_size: Samples per batch.
         costs: Cost of each sample, `(samples,)`; with `budget`, batches are cut by cost.
         budget: Largest cost of a batch; a sample that costs more is a batch of its own.
@@ -82,11 +87,23 @@ class Source:
         return batches[number - first]
 
     def __call__(self, number: int) -> Batch:
-        """This process's part of batch `number`; where it is empty, a sample of `share` 0."""
+        """This process's part of batch `number`; where it is empty, a sample of `share` 0.
+
+        Raises:
+            ValueError: If `collate` returned another number of samples.
+        """
         rank, world = self.shard
         indices = self.indices(number)
-        part = indices[rank::world]
-        return self.collate(part if len(part) else indices[:1])
+        mine, first = (indices[rank::world], rank) if rank < len(indices) else (indices[:1], 0)
+        batch = self.collate(mine)
+        if batch.samples != len(mine):
+            msg = (
+                f"collate returned {batch.samples} samples for {len(mine)} indices: it must "
+                "return one for each"
+            )
+            raise ValueError(msg)
+        ids = torch.from_numpy(mine).to(batch.device)
+        return replace(batch, ids=ids, part=Part(first, world, len(indices)))
 
     def share(self, number: int) -> float:
         """Weight of this process's mean, so that the mean over processes is that of the batch."""

@@ -1,19 +1,27 @@
 r"""The training loop: draw a batch, take the objective's gradient, step, save.
 
-Everything random in update n follows from (seed, n, process), so weights, optimiser and n are all
-that a save holds, and a run that was killed and resumed ends with the weights, bit for bit, of one
-that was not (same number of threads, CPU).
+Everything random in update n follows from (seed, n) and either the process or, with `randomness`
+at sample, the sample's id. So weights, optimiser and n are all that a save holds, and a run that
+was killed and resumed ends with the weights, bit for bit, of one that was not (same number of
+processes and threads, CPU). With noise by sample the number of processes changes weights by
+rounding alone, also in the middle of a run; with noise by process it changes the noise of the
+updates that follow, not its law.
+
+With several processes all methods that compute are called by all of them, in the same order: they
+exchange gradients, losses and, where the weights are sharded, what is saved. The first one writes.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -22,15 +30,24 @@ from tqdm import tqdm
 
 from structdiff.artifacts import RunFolder, load_tensors, save_tensors
 from structdiff.batch import Batch
+from structdiff.counter import Counter
 from structdiff.denoiser import Denoiser
 from structdiff.objectives import Objective, Terms
 from structdiff.random import Generator, Randomness
 from structdiff.training.average import MovingAverage
 from structdiff.training.config import TrainingConfig
-from structdiff.training.distributed import any_process, average, shard, share_first
-from structdiff.training.failure import Failure
+from structdiff.training.distributed import (
+    any_process,
+    average,
+    gather_text,
+    shard,
+    share_first,
+)
+from structdiff.training.failure import Failure, where_broken
 from structdiff.training.memory import keep_freed_memory
+from structdiff.training.sharding import place
 from structdiff.training.source import Source
+from structdiff.training.state import collect, restore
 
 __all__ = ["NonFiniteLoss", "Stopped", "Trainer", "pick_device"]
 
@@ -44,13 +61,15 @@ class Stopped(Exception):  # noqa: N818
 
 
 def pick_device(name: str) -> torch.device:
-    """A device by name; `auto` is a GPU if there is one.
+    """A device by name; `auto` is a GPU if there is one, each process of torchrun's its own.
 
     Raises:
         ValueError: If torch knows no such device, or this machine has none.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -62,15 +81,17 @@ def pick_device(name: str) -> torch.device:
 
 
 class Trainer:
-    """Trains a denoiser.
+    """Trains a denoiser; with several processes it is made and run by all of them together.
 
     Arguments:
-        denoiser: What is trained, in place.
+        denoiser: What is trained, in place; with sharded weights, each process is left with its
+            part of them, and the whole is in the folder.
         objective: What is made small.
         source: Batches by number.
         config: Settings.
         folder: Where to save and resume; None keeps nothing.
-        validate: Called with the denoiser at averaged weights; its numbers are logged.
+        validate: Called with the denoiser at averaged weights, in every process on the same
+            data; the first one's numbers are logged.
     """
 
     def __init__(
@@ -92,7 +113,9 @@ class Trainer:
         self.folder, self.validate = folder, validate
         self.device = pick_device(config.device)
         denoiser.to(self.device)
-        self.weights = [p for p in denoiser.parameters() if p.requires_grad]
+        share_first(list(denoiser.state_dict().values()))
+        self.sharding = place(denoiser, config.sharding, self.device)
+        self.weights = self.sharding.weights
         self.optimiser = torch.optim.AdamW(
             self.weights,
             lr=config.learning_rate,
@@ -110,28 +133,20 @@ class Trainer:
 
         Raises:
             NonFiniteLoss: If the loss is not finite; the batch is saved for reproduction.
+            ValueError: If not all processes see the same save.
             Stopped: If a signal asked to stop; the state is saved.
         """
         if self.device.type == "cpu":
             torch.set_num_threads(self.config.threads)
             keep_freed_memory()
         self.resume()
-        share_first([*self.denoiser.state_dict().values(), *self.average.average])
-        with self._signals():
-            self._loop()
+        with self._signals(), self._bar() as bar:
+            self._loop(bar)
         self.save()
         self.export()
 
-    def _loop(self) -> None:
-        rank, _ = shard()
+    def _loop(self, bar: tqdm[NoReturn]) -> None:
         saved = time.monotonic()
-        bar = tqdm(
-            total=self.config.steps,
-            initial=self.step,
-            unit="step",
-            disable=rank > 0,
-            mininterval=1.0,
-        )
         recent: dict[str, list[Tensor]] = {}
         started = (time.monotonic(), self.step)
         while self.step < self.config.steps:
@@ -141,51 +156,67 @@ class Trainer:
             bar.update()
             last = self.step == self.config.steps
             if last or self.step % self.config.log_every == 0:
-                means = {n: float(torch.stack(x).mean()) for n, x in recent.items()}
+                means = _means(recent)
                 rate = (self.step - started[1]) / (time.monotonic() - started[0])
                 bar.set_postfix({n: f"{x:.3f}" for n, x in means.items()})
                 self.log(step=self.step, steps_per_second=round(rate, 2), **means)
                 recent = {}
             if last or self.step % self.config.validate_every == 0:
                 self.log(step=self.step, **self.validated())
-            stop = any_process(self._stop, self.device)
-            if stop or time.monotonic() - saved > self.config.save_seconds:
+            due = time.monotonic() - saved > self.config.save_seconds
+            stop, due = any_process([self._stop, due], self.device)
+            if stop or due:
                 self.save()
                 saved = time.monotonic()
             if stop:
-                bar.close()
                 kept = "nothing is kept" if self.folder is None else "the state is saved"
                 msg = f"stopped at step {self.step} of {self.config.steps}; {kept}"
                 raise Stopped(msg)
-        bar.close()
+
+    def _bar(self) -> tqdm[NoReturn]:
+        """Progress, shown by the first process."""
+        quiet, total = shard()[0] > 0, self.config.steps
+        return tqdm(total=total, initial=self.step, unit="step", disable=quiet, mininterval=1.0)
 
     def update(self) -> dict[str, Tensor]:
-        """One update; the mean loss of each leaf."""
-        rank, _ = shard()
+        """One update; the mean loss of each leaf here, times this process's share.
+
+        So the mean over processes is the mean over the samples of all of them.
+        """
         config = self.config
-        random = Generator(_seed(config.seed, self.step, rank), "cpu")
         self.optimiser.zero_grad(set_to_none=True)
         means: dict[str, Tensor] = {}
-        for part in range(config.accumulate):
+        for part, random in enumerate(self.noise()):
             number = self.step * config.accumulate + part
             batch, state = self.source(number).to(self.device), random.state()
-            terms = self.terms(batch, random)
-            loss = terms.total * self.source.share(number) / config.accumulate
-            if not bool(torch.isfinite(loss)):
+            terms, share = self.terms(batch, random), self.source.share(number)
+            loss = terms.total * share / config.accumulate
+            if any(any_process([not bool(torch.isfinite(loss))], self.device)):
                 self.fail(batch, terms, state)
             loss.backward()  # type: ignore[no-untyped-call]
             for name, term in terms.leaves.items():
-                means[name] = means.get(name, 0.0) + term.detach().mean() / config.accumulate
-        average([p.grad for p in self.weights if p.grad is not None])
-        norm = torch.nn.utils.clip_grad_norm_(self.weights, config.clip)
+                means[name] = (
+                    means.get(name, 0.0) + term.detach().mean() * share / config.accumulate
+                )
+        self.sharding.reduce()
+        norm = self.sharding.norm()
         if not bool(torch.isfinite(norm)):
             self.fail(batch, terms, state)
+        torch.nn.utils.clip_grads_with_norm_(self.weights, config.clip, norm)
         for group in self.optimiser.param_groups:
             group["lr"] = config.learning_rate * self.rate(self.step)
         self.optimiser.step()
         self.average.update(self.step)
         self.step += 1
         return means
+
+    def noise(self) -> list[Randomness]:
+        """Where the noise of each batch of the next update comes from."""
+        config, (rank, _) = self.config, shard()
+        if not config.by_sample:
+            return [Generator(_seed(config.seed, self.step, rank), "cpu")] * config.accumulate
+        first = self.step * config.accumulate
+        return [Counter(_seed(config.seed, first + part)) for part in range(config.accumulate)]
 
     def terms(self, batch: Batch, random: Randomness) -> Terms:
         """The objective of a batch, in the precision of the config."""
@@ -195,8 +226,8 @@ class Trainer:
     def reproduce(self, path: Path) -> Terms:
         """The terms of a batch that `fail` kept, with its weights and its noise."""
         failure = Failure.load(path)
-        self.denoiser.load_state_dict(failure.weights)
-        random = Generator(0, "cpu")
+        self.sharding.load(failure.weights)
+        random = self.noise()[0]
         random.restore(failure.random)
         self.step = failure.step
         return self.terms(failure.batch.to(self.device), random)
@@ -226,78 +257,72 @@ class Trainer:
     def fail(self, batch: Batch, terms: Terms, random: Tensor) -> None:
         """Keep the batch, the weights and the noise, and say where the loss broke.
 
+        Where it broke in several processes, the first of them keeps its batch; all raise the same.
+
         Raises:
             NonFiniteLoss: Always.
         """
-        parts = []
-        for name, term in terms.leaves.items():
-            index = torch.nonzero(~torch.isfinite(term)).flatten()
-            if len(index):
-                clock = terms.clock[name]
-                rows = torch.isin(batch.layouts[name].sample, index)
-                seen = clock[rows] if clock.ndim else clock
-                ids = batch.ids[index].tolist()[:10]
-                parts.append(
-                    f"leaf {name!r}, clock {float(seen.min()):.3g} to {float(seen.max()):.3g}, "
-                    f"sample ids {ids}"
-                )
-        where = "; ".join(parts) or f"in the gradient, sample ids {batch.ids.tolist()[:10]}"
-        kept = ""
-        if self.folder is not None:
-            path = self.folder.path / f"failure-step-{self.step}.safetensors"
-            Failure(batch, self.denoiser.state_dict(), random, self.step).save(path)
-            kept = f" Batch, weights and noise are kept in {path}."
-        msg = (
-            f"the loss is not finite at step {self.step}: {where}.{kept} "
-            "Look for extreme values in these samples, or lower training.learning_rate"
-        )
-        raise NonFiniteLoss(msg)
+        found = gather_text(where_broken(batch, terms))
+        first = next((rank for rank, text in enumerate(found) if text), 0)
+        failure = Failure(batch, self.sharding.model(), random, self.step)
+        message = ""
+        if shard()[0] == first:
+            where = found[first] or f"in the gradient, sample ids {batch.ids.tolist()[:10]}"
+            kept = ""
+            if self.folder is not None:
+                path = self.folder.path / f"failure-step-{self.step}.safetensors"
+                failure.save(path)
+                kept = f" Batch, weights and noise are kept in {path}."
+            message = (
+                f"the loss is not finite at step {self.step}: {where}.{kept} "
+                "Look for extreme values in these samples, or lower training.learning_rate"
+            )
+        raise NonFiniteLoss(gather_text(message)[first])
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that resuming needs, flat."""
-        flat = {f"model.{name}": x for name, x in self.denoiser.state_dict().items()}
-        flat |= {f"ema.{i}": x for i, x in enumerate(self.average.average)}
-        for i, weight in enumerate(self.weights):
-            moments = self.optimiser.state.get(weight, {})
-            flat |= {f"optimiser.{i}.{key}": x for key, x in moments.items()}
-        return flat
+        """Everything that resuming needs, flat and whole."""
+        return collect(self.sharding, self.average, self.optimiser)
 
     def save(self) -> None:
         """Write the state, atomically."""
-        if self.folder is not None and shard()[0] == 0:
-            save_tensors(self.folder.state, self.state(), {"step": str(self.step)})
-
-    def resume(self) -> None:
-        """Go on from the last save, if there is one."""
         if self.folder is None:
             return
-        if not self.folder.state.exists():
-            if shard()[0] == 0:
-                self.folder.keep_metrics(0)
+        state = self.state()
+        if shard()[0] == 0:
+            save_tensors(self.folder.state, state, {"step": str(self.step)})
+
+    def resume(self) -> None:
+        """Go on from the last save, if there is one.
+
+        Raises:
+            ValueError: If not all processes see the same save.
+        """
+        if self.folder is None:
             return
-        flat, metadata = load_tensors(self.folder.state)
-        model = {n.removeprefix("model."): x for n, x in flat.items() if n.startswith("model.")}
-        self.denoiser.load_state_dict(model)
-        for i, kept in enumerate(self.average.average):
-            kept.copy_(flat[f"ema.{i}"])
-        for i, weight in enumerate(self.weights):
-            prefix = f"optimiser.{i}."
-            moments = {n.removeprefix(prefix): x for n, x in flat.items() if n.startswith(prefix)}
-            if moments:
-                self.optimiser.state[weight] = {n: x.to(self.device) for n, x in moments.items()}
-        self.step = int(metadata["step"])
+        if self.folder.state.exists():
+            flat, metadata = load_tensors(self.folder.state)
+            restore(flat, self.sharding, self.average, self.optimiser)
+            self.step = int(metadata["step"])
+        steps = gather_text(str(self.step))
+        if len(set(steps)) > 1:
+            msg = (
+                f"the processes found saves of steps {', '.join(steps)} in {self.folder.path}: "
+                "choose a folder that all of them see"
+            )
+            raise ValueError(msg)
         if shard()[0] == 0:
             self.folder.keep_metrics(self.step)
 
     def export(self) -> None:
         """Write the weights for use: as trained, and averaged."""
-        if self.folder is None or shard()[0] > 0:
+        if self.folder is None:
             return
         metadata = {"step": str(self.step)}
-        save_tensors(self.folder.model, self.denoiser.state_dict(), metadata)
-        self.average.swap()
-        save_tensors(self.folder.ema, self.denoiser.state_dict(), metadata)
-        self.average.swap()
+        for path in (self.folder.model, self.folder.ema):
+            model = self.sharding.model()
+            if shard()[0] == 0:
+                save_tensors(path, model, metadata)
+            self.average.swap()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -316,6 +341,13 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _means(recent: Mapping[str, list[Tensor]]) -> dict[str, float]:
+    """Means of the losses since the last line, over the samples of all processes."""
+    means = {name: torch.stack(values).mean() for name, values in recent.items()}
+    average(list(means.values()))
+    return {name: float(mean) for name, mean in means.items()}
 
 
 def _seed(*parts: int) -> int:

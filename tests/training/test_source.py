@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from structdiff.batch import Batch
+from structdiff.batch import Batch, Part
 from structdiff.training import Source
 
 COSTS = np.random.default_rng(0).integers(0, 40, 200).astype(float)
@@ -76,8 +76,39 @@ def test_a_small_data_set_is_one_batch():
     assert sorted(make(3, batch_size=8)(5)["x"].tolist()) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("by_cost", [False, True])
+def test_a_batch_says_which_samples_of_the_data_and_of_the_whole_batch_it_holds(by_cost):
+    settings = {"costs": COSTS, "budget": 60} if by_cost else {}
+    whole = make(200, batch_size=7, **settings)
+    for number in range(40):
+        for rank in range(3):
+            source = make(200, batch_size=7, shard=(rank, 3), **settings)
+            batch, indices = source(number), whole.indices(number)
+            assert batch.ids.tolist() == batch["x"].tolist()
+            places = batch.part.places(batch.samples)
+            assert batch.part.total == len(indices) == len(set(indices.tolist()))
+            assert indices[places.numpy()].tolist() == batch.ids.tolist()
+
+
+def test_a_part_of_a_batch_is_kept_with_its_samples_and_dropped_with_some():
+    batch = make(10, batch_size=6, shard=(1, 2))(0)
+    assert batch.part == Part(1, 2, 6)
+    same = (
+        batch.to("cpu"),
+        batch.only("x"),
+        batch.with_leaves({"x": batch["x"]}),
+        batch.with_given({"x": torch.ones(3, dtype=torch.bool)}),
+    )
+    assert [other.part for other in same] == [batch.part] * 4
+    assert batch.select([0, 2]).part is None
+    assert Batch.of(torch.zeros(3)).part is None
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="no samples to train on"):
         make(0, batch_size=1)
     with pytest.raises(ValueError, match="batch_size = 2 is below the number of processes, 3"):
         make(5, batch_size=2, shard=(0, 3))
+    twice = Source(4, lambda i: Batch.of(torch.cat([torch.from_numpy(i)] * 2)), batch_size=2)
+    with pytest.raises(ValueError, match="collate returned 4 samples for 2 indices"):
+        twice(0)

@@ -377,3 +377,10 @@ def test_a_device_that_is_not_there_is_refused(name):
     ):
         pick_device(name)
     assert pick_device("auto").type in ("cpu", "cuda")
+
+
+def test_each_process_asks_for_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "98")
+    with pytest.raises(ValueError, match="device = 'cuda:98' cannot be used"):
+        pick_device("cuda")
+    assert pick_device("cpu") == torch.device("cpu")
