@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -294,17 +294,19 @@ def _quantiles(values: Columns) -> tuple[float, float]:
 
 
 def baselines(structures: Structures, seed: int = 0) -> dict[str, Structures]:
-    """Returns the real molecules, noisy copies of them, and copies with shuffled elements."""
+    """Returns the real molecules, noisy copies, and copies with shuffled elements and charges."""
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal(structures.position.shape)
     shuffled = np.lexsort((rng.random(len(structures.number)), structures.owner))
 
-    def copy(position: NDArray[np.floating], number: NDArray[np.uint8]) -> Structures:
-        return Structures(position, number, structures.count, structures.name)
+    def noisy(size: float) -> Structures:
+        return replace(structures, position=structures.position + size * noise)
 
     return {
         "real": structures,
-        "real + 0.02 A": copy(structures.position + 0.02 * noise, structures.number),
-        "real + 0.05 A": copy(structures.position + 0.05 * noise, structures.number),
-        "shuffled elements": copy(structures.position, structures.number[shuffled]),
+        "real + 0.02 A": noisy(0.02),
+        "real + 0.05 A": noisy(0.05),
+        "shuffled elements": replace(
+            structures, number=structures.number[shuffled], charge=structures.charge[shuffled]
+        ),
     }

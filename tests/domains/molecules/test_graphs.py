@@ -6,6 +6,7 @@ import pytest
 from structdiff.domains.molecules import embedded
 from structdiff.domains.molecules.chemistry import bonds
 from structdiff.domains.molecules.graphs import from_graphs, to_graphs
+from structdiff.domains.molecules.structures import Structures
 
 
 def test_graphs_hold_atoms_positions_and_each_bond_in_both_directions():
@@ -27,6 +28,25 @@ def test_a_batch_of_graphs_is_read_like_a_list():
     some = embedded().select(range(3))
     back = from_graphs(Batch.from_data_list(to_graphs(some)))
     assert np.array_equal(back.count, some.count)
+
+
+def test_charges_and_properties_are_kept():
+    from torch_geometric.data import Batch
+
+    some = embedded().select(range(3))
+    charge = np.arange(len(some.number)) % 2
+    known = {
+        "mu": np.array([1.0, np.nan, 3.0]),
+        "kind": np.array(["a", "", "b"]),
+        "pair": np.arange(6.0).reshape(3, 2),
+    }
+    some = Structures(some.position, some.number, some.count, (), charge, known)
+    graphs = to_graphs(some)
+    assert graphs[2].properties["mu"] == 3 and graphs[2].properties["kind"] == "b"
+    for back in (from_graphs(graphs), from_graphs(Batch.from_data_list(graphs))):
+        np.testing.assert_array_equal(back.charge, charge)
+        for name, column in known.items():
+            np.testing.assert_array_equal(back.properties[name], column)
 
 
 def test_a_graph_without_positions_is_named():

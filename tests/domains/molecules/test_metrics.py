@@ -174,6 +174,15 @@ def test_baselines_are_ordered_by_damage(some, train):
     assert any(line.startswith("| validity (%)") for line in table)
 
 
+def test_baselines_keep_charges_with_their_atoms_and_properties(some):
+    charge = np.where(some.number == 7, 1, 0)
+    known = {"size": some.count.astype(float)}
+    full = Structures(some.position, some.number, some.count, some.name, charge, known)
+    for copy in baselines(full).values():
+        np.testing.assert_array_equal(copy.charge, copy.number == 7)
+        np.testing.assert_array_equal(copy.properties["size"], known["size"])
+
+
 def test_without_hydrogens_stability_is_undefined(some, train):
     report = evaluate(some.without_hydrogens(), train.without_hydrogens(), resamples=20)
     row = report["molecule stability"]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from rdkit import Chem
 
-from structdiff.domains.molecules import output
+from structdiff.domains.molecules import files
 from structdiff.domains.molecules.chemistry import bonds, judge
 from structdiff.domains.molecules.data import Structures, embedded, read
 from structdiff.domains.molecules.drawing import frame, render
@@ -43,6 +43,35 @@ def test_round_trips(tmp_path, qm9, suffix):
     np.testing.assert_array_equal(loaded.structures.number, qm9.number)
     np.testing.assert_array_equal(loaded.structures.count, qm9.count)
     np.testing.assert_allclose(loaded.structures.position, qm9.position, atol=5.1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".sdf", ".npz"])
+def test_charges_and_properties_round_trip(tmp_path, qm9, suffix):
+    some = qm9.select(range(4))
+    charge = np.arange(len(some.number)) % 3 - 1
+    known = {
+        "energy": np.array([-76.123456789012, np.nan, 1e-30, 3.0]),
+        "two words": np.array(["a", "", "b c", "a"]),
+        "vector": np.array([[1.0, 2.0], [np.nan, 1 / 3], [np.nan, np.nan], [0.0, -1e9]]),
+    }
+    full = Structures(some.position, some.number, some.count, some.name, charge, known)
+    write(tmp_path / f"m{suffix}", full, judge(full))
+    back = read(tmp_path / f"m{suffix}").structures
+    np.testing.assert_array_equal(back.charge, charge)
+    assert list(back.properties) == list(known)
+    for name, column in known.items():
+        np.testing.assert_array_equal(back.properties[name], column)
+
+
+def test_a_property_cannot_pose_as_a_verdict(tmp_path, qm9):
+    one = qm9.select([0]).with_properties({
+        "VALID": np.array(["no"]), "a<b>\nc": np.array(["x\n\n$$$$\ny"])
+    })  # fmt: skip
+    write(tmp_path / "m.sdf", one, judge(one))
+    (mol,) = Chem.SDMolSupplier(str(tmp_path / "m.sdf"), removeHs=False)
+    assert mol.GetProp("VALID") == "True"
+    back = read(tmp_path / "m.sdf").structures
+    assert {n: v.tolist() for n, v in back.properties.items()} == {"a(b) c": ["x $$$$ y"]}
 
 
 def test_sdf_has_bonds_and_reasons(tmp_path, mixed):
@@ -112,7 +141,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, mixed, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(output.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(ValueError, match="cannot write .*m.sdf: No space left on device; free"):
         write(path, mixed, judge(mixed), overwrite=True)
     with pytest.raises(ValueError, match="No space left"):
@@ -127,7 +156,7 @@ def test_a_read_only_folder_is_one_clear_error(tmp_path, mixed, monkeypatch):
     def denied(*arguments):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(output.Path, "open", denied)  # root may write anywhere
+    monkeypatch.setattr(files.Path, "open", denied)  # root may write anywhere
     with pytest.raises(ValueError, match="Permission denied; .* folder that may be written"):
         write(tmp_path / "m.sdf", mixed, judge(mixed))
 

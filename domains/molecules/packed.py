@@ -1,0 +1,105 @@
+"""npz files: the atoms of all molecules one after the other.
+
+`pos_1e4A` (int32, 1e-4 Angstrom, `(atoms, 3)`), `z` `(atoms,)` and `n_atoms` `(molecules,)` must
+be there; `charge` `(atoms,)`, `name` and `gdb_index` may. Properties are `props` `(molecules, k)`
+with `prop_names` (alpha_bohr3 is alpha in bohr^3), and every further array of numbers or words
+with one row per molecule, called by its key; a key properties/alpha is alpha.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from structdiff.domains.molecules.records import Record
+from structdiff.domains.molecules.structures import Structures
+
+__all__ = ["PREFIX", "read_npz", "split_unit"]
+
+KEYS = ("pos_1e4A", "z", "n_atoms")
+PREFIX = "properties/"
+_OWN = (*KEYS, "charge", "name", "gdb_index", "valid", "props", "prop_names")
+_UNITS = {
+    "debye": "D", "bohr3": "bohr^3", "bohr2": "bohr^2", "ha": "Ha", "ev": "eV", "ghz": "GHz",
+    "cal_molK": "cal/(mol K)", "kcal_mol": "kcal/mol", "kj_mol": "kJ/mol",
+}  # fmt: skip
+
+
+def split_unit(name: str) -> tuple[str, str]:
+    """Splits a name such as alpha_bohr3 into the property and its unit, "" if it names none.
+
+    Example:
+        >>> split_unit("Cv_cal_molK"), split_unit("homo_energy")
+        (('Cv', 'cal/(mol K)'), ('homo_energy', ''))
+    """
+    for suffix, unit in _UNITS.items():
+        if name.endswith(f"_{suffix}"):
+            return name.removesuffix(f"_{suffix}"), unit
+    return name, ""
+
+
+def read_npz(stream: IO[bytes], path: Path) -> Iterator[Record]:
+    """Yields the molecules of a packed npz.
+
+    Raises:
+        ValueError: If it is not a whole npz with these arrays.
+    """
+    try:
+        with np.load(stream, allow_pickle=False) as archive:
+            missing = [key for key in KEYS if key not in archive]
+            if missing:
+                raise ValueError(f"keys {', '.join(missing)} are missing")
+            structures, units = _structures({key: archive[key] for key in archive.files})
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"cannot read {path}: {error}; it must be a whole npz with the arrays "
+            f"{', '.join(KEYS)} (pos_1e4A in 1e-4 Angstrom)"
+        ) from error
+    names = structures.name or ("",) * len(structures)
+    columns = {
+        name: column.tolist() if column.ndim == 1 else column
+        for name, column in structures.properties.items()
+    }
+    for i, (number, position) in enumerate(structures):
+        where = names[i] or f"molecule {i + 1}"
+        known = {name: column[i] for name, column in columns.items()}
+        yield Record(where, names[i], number, position, structures.charges(i), known, units)
+
+
+def _structures(arrays: Mapping[str, NDArray[Any]]) -> tuple[Structures, dict[str, str]]:
+    position, number, count = (arrays[key] for key in KEYS)
+    name = tuple(str(text) for text in arrays.get("name", ()))
+    name = name or tuple(f"gdb {i}" for i in arrays.get("gdb_index", ()))
+    charge = arrays.get("charge", np.zeros(0, np.int8))
+    if charge.size and (charge.dtype.kind not in "iu" or np.abs(charge).max() > 127):
+        raise ValueError(f"charge must hold small whole numbers, not {charge.dtype}")
+    properties, units = _properties(arrays, len(count))
+    size = count.astype(np.int64)
+    return Structures(position / 1e4, number, size, name, charge, properties), units
+
+
+def _properties(
+    arrays: Mapping[str, NDArray[Any]], molecules: int
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    found, units = dict[str, NDArray[Any]](), dict[str, str]()
+    if "props" in arrays and "prop_names" in arrays:
+        props, names = arrays["props"], [str(name) for name in arrays["prop_names"]]
+        if props.shape != (molecules, len(names)):
+            raise ValueError(
+                f"props is {props.shape}, but there are {molecules} molecules and "
+                f"{len(names)} prop_names"
+            )
+        for column, (name, unit) in zip(props.T, map(split_unit, names), strict=True):
+            found[name] = column
+            units |= {name: unit} if unit else {}
+    for key, array in arrays.items():
+        usable = array.dtype.kind in "biufU" and array.ndim in (1, 2) and array.size
+        if key not in _OWN and usable and len(array) == molecules:
+            found[key.removeprefix(PREFIX)] = array
+    return found, units
