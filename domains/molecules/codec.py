@@ -1,7 +1,12 @@
-"""Molecules as records: `position` (atoms x 3, Angstrom, zero centre) and `element` (classes)."""
+"""Molecules as records: `position` (atoms x 3, Angstrom, zero centre) and `element` (classes).
+
+A class is an atom type: an element with a formal charge. What is asked of a molecule (a property
+of the data) is a condition of the batch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -9,109 +14,163 @@ import torch
 from numpy.typing import NDArray
 
 from structdiff.batch import Batch
-from structdiff.codecs import Codec
+from structdiff.codecs import Codec, Condition, SizeLaw, encode_conditions
 from structdiff.domains.molecules.structures import SYMBOLS, Structures
 from structdiff.layout import Layout
 
-__all__ = ["MoleculeCodec"]
+__all__ = ["AtomType", "MoleculeCodec"]
+
+AtomType = tuple[int, int]
+"""Atomic number and formal charge."""
+
+_SHIFT = 128  # int8 charges as indices
 
 
 class MoleculeCodec(Codec[Structures]):
-    """Vocabulary of elements, histogram of sizes and scale of positions.
+    """Vocabulary of atom types, law of sizes, scale of positions, conditions.
 
     Arguments:
-        elements: Atomic numbers that occur, ascending.
-        sizes: Number of training molecules of each size, from 0 atoms up.
+        types: Atom types that occur, ascending.
+        type_counts: How often each occurs.
+        sizes: Law of the number of atoms.
         position_std: Root mean square of a centred coordinate, Angstrom.
-        element_counts: How often each element occurs.
+        conditions: What molecules can be asked for.
     """
 
     def __init__(
         self,
-        elements: tuple[int, ...],
-        sizes: tuple[int, ...],
+        types: tuple[AtomType, ...],
+        type_counts: tuple[int, ...],
+        sizes: SizeLaw,
         position_std: float,
-        element_counts: tuple[int, ...],
+        conditions: tuple[Condition, ...] = (),
     ) -> None:
-        self.elements, self.sizes = elements, sizes
-        self.position_std, self.element_counts = position_std, element_counts
-        self._class = np.full(len(SYMBOLS), -1)
-        self._class[list(elements)] = np.arange(len(elements))
+        self.types, self.type_counts, self.sizes = types, type_counts, sizes
+        self.position_std, self.conditions = position_std, conditions
+        self._numbers = np.array([z for z, _ in types], np.uint8)
+        self._charges = np.array([q for _, q in types], np.int8)
+        self._class = np.full((len(SYMBOLS), 2 * _SHIFT), -1)
+        self._class[self._numbers, self._charges.astype(np.int64) + _SHIFT] = np.arange(len(types))
 
     @classmethod
-    def fit(cls, objects: Structures) -> Self:
+    def fit(cls, objects: Structures, conditions: Sequence[str] = ()) -> Self:
         """Read off the molecules.
 
+        Arguments:
+            objects: Training molecules.
+            conditions: Names of their properties that the model is to know.
+
         Raises:
-            ValueError: If there are none.
+            ValueError: If there are none, or a property is missing.
         """
         if not len(objects):
             msg = "there are no molecules to fit to"
             raise ValueError(msg)
-        centred = _centred(objects)
-        counts = np.bincount(objects.number)
+        missing = sorted(set(conditions) - objects.properties.keys())
+        if missing:
+            has = f"the data has the properties {sorted(objects.properties)}"
+            msg = f"{has}, not {missing}: choose conditions among them"
+            raise ValueError(msg)
+        types, counts = np.unique(
+            np.stack([objects.number.astype(np.int64), objects.charge.astype(np.int64)], 1),
+            axis=0,
+            return_counts=True,
+        )
+        known = tuple(Condition.fit(name, objects.properties[name]) for name in conditions)
+        condition, present = encode_conditions(
+            known, {n: objects.properties[n] for n in conditions}
+        )
         return cls(
-            objects.elements,
-            tuple(np.bincount(objects.count).tolist()),
-            float(np.sqrt(np.mean(centred**2))),
-            tuple(int(counts[z]) for z in objects.elements),
+            tuple((int(z), int(q)) for z, q in types),
+            tuple(int(count) for count in counts),
+            SizeLaw.fit(objects.count, condition, present),
+            float(np.sqrt(np.mean(_centred(objects) ** 2))),
+            known,
         )
 
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers of the atom types, ascending."""
+        return tuple(sorted({z for z, _ in self.types}))
+
+    def symbols(self) -> list[str]:
+        """The atom types in words: C, N, N+, O-, ..."""
+        return [type_symbol(z, q) for z, q in self.types]
+
     def encode(self, objects: Structures) -> Batch:
-        """A clean batch in float32.
+        """A clean batch in float32, with the conditions that the molecules have.
 
         Raises:
-            ValueError: If a molecule has an element that was not in the training data.
+            ValueError: If a molecule has an atom type that was not in the training data.
         """
-        classes = self._class[objects.number]
+        classes = self._class[objects.number, objects.charge.astype(np.int64) + _SHIFT]
         if (classes < 0).any():
-            unknown = sorted({SYMBOLS[z] for z in objects.number[classes < 0]})
-            known = [SYMBOLS[z] for z in self.elements]
+            pairs = zip(objects.number[classes < 0], objects.charge[classes < 0], strict=True)
+            unknown = sorted({type_symbol(int(z), int(q)) for z, q in pairs})
             msg = (
-                f"the model knows the elements {known}, but the molecules have {unknown}: "
-                "train on data that has them"
+                f"the model knows the elements {self.symbols()}, but the molecules have "
+                f"{unknown}: train on data that has them"
             )
             raise ValueError(msg)
         layout = Layout.ragged(objects.count.tolist())
         position = torch.from_numpy(_centred(objects).astype(np.float32))
         leaves = {"position": position, "element": torch.from_numpy(classes.astype(np.int64))}
-        return Batch(leaves, {"position": layout, "element": layout})
+        names = [c.name for c in self.conditions if c.name in objects.properties]
+        condition, present = encode_conditions(
+            self.conditions, {name: objects.properties[name] for name in names}
+        )
+        return Batch(leaves, {"position": layout, "element": layout}, condition, present)
 
     def decode(self, batch: Batch) -> Structures:
         """Molecules of a clean batch."""
-        classes = batch["element"].cpu().numpy()
-        return Structures(
-            batch["position"].float().cpu().numpy(),
-            np.asarray(self.elements, np.uint8)[classes],
-            np.asarray(batch.layouts["element"].counts),
+        return self.structures(
+            batch["position"], batch["element"], np.asarray(batch.layouts["element"].counts)
         )
 
+    def structures(
+        self, position: torch.Tensor, element: torch.Tensor, count: NDArray[np.int64]
+    ) -> Structures:
+        """Molecules of leaves, noisy or clean; a masked atom is the unknown element."""
+        classes = element.cpu().clamp(max=len(self.types)).numpy()
+        numbers, charges = np.append(self._numbers, 0), np.append(self._charges, 0)
+        place = position.float().cpu().numpy()
+        return Structures(place, numbers[classes], count, charge=charges[classes])
+
     def state(self) -> dict[str, Any]:
-        """The four arguments."""
+        """The arguments, for JSON."""
         return {
-            "elements": list(self.elements),
-            "sizes": list(self.sizes),
+            "types": [list(pair) for pair in self.types],
+            "type_counts": list(self.type_counts),
+            "sizes": self.sizes.state(),
             "position_std": self.position_std,
-            "element_counts": list(self.element_counts),
+            "conditions": [condition.state() for condition in self.conditions],
         }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        """From the four arguments.
+        """From what `state` gave.
 
         Raises:
-            ValueError: If one is missing.
+            ValueError: If a part is missing or of another kind.
         """
         try:
             return cls(
-                tuple(state["elements"]),
-                tuple(state["sizes"]),
+                tuple((int(z), int(q)) for z, q in state["types"]),
+                tuple(int(count) for count in state["type_counts"]),
+                SizeLaw.from_state(state["sizes"]),
                 float(state["position_std"]),
-                tuple(state["element_counts"]),
+                tuple(Condition.from_state(one) for one in state["conditions"]),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             msg = f"this is not the state of a molecule codec: {error} is missing or wrong"
             raise ValueError(msg) from None
+
+
+def type_symbol(number: int, charge: int) -> str:
+    """An atom type in words: C, N+, O-, Fe2+."""
+    size = "" if abs(charge) == 1 else str(abs(charge))
+    sign = "" if charge == 0 else "+" if charge > 0 else "-"
+    return f"{SYMBOLS[number]}{size if charge else ''}{sign}"
 
 
 def _centred(objects: Structures) -> NDArray[np.float64]:

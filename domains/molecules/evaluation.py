@@ -1,20 +1,40 @@
-"""How good a model of molecules is: a table beside real molecules, pictures, files."""
+"""How good a model of molecules is: a page beside real molecules, pictures, files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+import structdiff
 from structdiff.artifacts import write_atomic, write_json
-from structdiff.domains.molecules.loading import load_data
+from structdiff.domains.molecules.charts import curves, histograms
+from structdiff.domains.molecules.loading import Data, load_data
 from structdiff.domains.molecules.metrics import baselines, evaluate
-from structdiff.domains.molecules.output import grid, trajectory, write
-from structdiff.domains.molecules.report import Report, comparison
+from structdiff.domains.molecules.output import write
+from structdiff.domains.molecules.page import (
+    Block,
+    Heading,
+    Picture,
+    Table,
+    Words,
+    html_page,
+    markdown_page,
+)
+from structdiff.domains.molecules.pictures import grid, trajectory
+from structdiff.domains.molecules.report import (
+    Report,
+    comparison,
+    comparison_rows,
+    markdown_table,
+)
 from structdiff.domains.molecules.run import Run
 from structdiff.domains.molecules.sampling import Samples
 from structdiff.domains.molecules.structures import Structures
+from structdiff.domains.molecules.tally import Tally, interval
 
 __all__ = ["Evaluation", "evaluate_run"]
 
@@ -35,17 +55,43 @@ class Evaluation:
         """All measures of all sources, Markdown."""
         return comparison(self.reports)
 
+    def protocols(self) -> list[tuple[str, str]]:
+        """How each measure of the model was taken."""
+        return [(row.name, row.protocol) for row in self.reports["model"].rows]
+
+    def measures(self) -> str:
+        """The table and the protocols, Markdown."""
+        rows = [("metric", "protocol"), *self.protocols()]
+        return f"{self.table()}\n\nIn brackets: 95 % intervals.\n\n{markdown_table(rows)}"
+
+
+@dataclass(frozen=True)
+class _Film:
+    """Noisy molecules on their way, and the times they were seen at."""
+
+    total: int
+    frames: list[Structures] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+    def watch(self, step: int, structures: Structures) -> None:
+        """Keep the first three molecules at some of the steps, denser towards the end."""
+        marks = {max(1, round(self.total * part)) for part in (0.05, 0.3, 0.5, 0.65, 0.8, 1.0)}
+        if step in marks:
+            self.frames.append(structures.select(np.arange(min(3, len(structures)))))
+            self.times.append(1 - step / self.total)
+
 
 def evaluate_run(
     run: Run,
     molecules: int = 200,
     *,
-    steps: int | None = None,
+    condition: Mapping[str, ArrayLike] | None = None,
+    guidance: float | Mapping[str, float] | None = None,
     seed: int = 0,
     out: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Evaluation:
-    """Draw molecules, measure them beside real ones, and write files and pictures.
+    """Draw molecules, measure them beside real ones, and write a page, files and pictures.
 
     Real molecules, real ones with 0.02 and 0.05 Angstrom of noise, and real ones with shuffled
     elements say what a number is worth.
@@ -53,7 +99,8 @@ def evaluate_run(
     Arguments:
         run: The model.
         molecules: How many to draw.
-        steps: Calls of the network per molecule.
+        condition: What is asked of them, as in `Run.sample`.
+        guidance: Scale of the conditions, as in `Run.sample`.
         seed: Start of the random numbers.
         out: Folder for what is written, `samples/` of the run by default.
         say: Where to report.
@@ -61,49 +108,134 @@ def evaluate_run(
     folder = out or run.folder.samples
     folder.mkdir(parents=True, exist_ok=True)
     data = load_data(run.config)
-    frames: list[Structures] = []
-    marks: list[float] = []
-    total = steps or run.config.sampler.steps
-    wanted = _marks(total)
-
-    def watch(step: int, structures: Structures) -> None:
-        if step in wanted:
-            frames.append(structures.select(np.arange(min(3, len(structures)))))
-            marks.append(1 - step / total)
-
-    say(f"drawing {molecules} molecules with {total} steps each")
-    samples = run.sample(molecules, steps=steps, seed=seed, watch=watch)
+    film = _Film(run.config.sampler.steps)
+    say(f"drawing {molecules} molecules with {film.total} steps each")
+    samples = run.sample(
+        molecules, condition=condition, guidance=guidance, seed=seed, watch=film.watch
+    )
     say("measuring them beside real molecules")
     chosen = np.random.default_rng(0).permutation(len(data.reference))[: max(molecules, 1000)]
     real = data.reference.select(np.sort(chosen))
     reports = {"model": evaluate(samples.structures, data.train, reference=data.reference)}
     for name, structures in baselines(real, seed).items():
         reports[name] = evaluate(structures, data.train, reference=data.reference)
-    files = _write(folder, samples, frames, marks)
+    files = [*_molecules(folder, samples), *_pictures(folder, run, samples, data, film)]
     evaluation = Evaluation(reports, samples, files)
-    write_atomic(folder / "evaluation.md", (evaluation.table() + "\n").encode())
-    write_json(folder / "evaluation.json", {n: r.to_dict() for n, r in reports.items()})
-    files += [folder / "evaluation.md", folder / "evaluation.json"]
+    settings = _settings(run, molecules, condition, guidance, seed)
+    blocks = _blocks(run, evaluation, settings, folder)
+    title = f"Evaluation of {run.folder.path.resolve().name}"
+    tally = Tally.of(samples.verdicts, len(samples))
+    numbers = {name: report.to_dict() for name, report in reports.items()}
+    numbers |= {"settings": dict(settings), "reasons": tally.counts()["reasons"]}
+    for name, text in {
+        "evaluation.md": markdown_page(title, blocks),
+        "evaluation.html": html_page(title, blocks),
+    }.items():
+        write_atomic(folder / name, text.encode())
+    write_json(folder / "evaluation.json", numbers)
+    files += [folder / f"evaluation{suffix}" for suffix in (".html", ".md", ".json")]
     return evaluation
 
 
-def _marks(total: int) -> set[int]:
-    """Steps at which the trajectory is drawn, denser towards the end."""
-    return {max(1, round(total * part)) for part in (0.05, 0.3, 0.5, 0.65, 0.8, 1.0)}
+def _settings(
+    run: Run,
+    molecules: int,
+    condition: Mapping[str, ArrayLike] | None,
+    guidance: float | Mapping[str, float] | None,
+    seed: int,
+) -> list[tuple[str, str]]:
+    """What was drawn, and how."""
+    sampler = run.config.sampler
+    asked = ", ".join(f"{n} = {np.asarray(v).tolist()}" for n, v in (condition or {}).items())
+    scale = sampler.guidance if guidance is None else guidance
+    found = {
+        "run": run.folder.path,
+        "molecules": f"{molecules}, none rejected or corrected",
+        "sizes": "as in the training data" + (", given the conditions" if asked else ""),
+        "conditions": asked or "none",
+        "guidance": scale if asked else "none",
+        "steps": sampler.steps,
+        "eta": sampler.eta,
+        "temperature": sampler.temperature,
+        "last noise": f"{sampler.sigma_last} Angstrom",
+        "noise keyed by": sampler.randomness,
+        "batch size": sampler.batch_size,
+        "seed": seed,
+        "structdiff": structdiff.__version__,
+    }
+    return [(name, str(value)) for name, value in found.items()]
 
 
-def _write(
-    folder: Path, samples: Samples, frames: list[Structures], marks: list[float]
-) -> list[Path]:
-    """Molecules and pictures; files of an earlier evaluation are replaced."""
-    files = []
-    for suffix in (".sdf", ".xyz", ".smi"):
-        path = folder / f"molecules{suffix}"
-        files.append(write(path, samples.structures, samples.verdicts, overwrite=True).path)
+def _molecules(folder: Path, samples: Samples) -> list[Path]:
+    """The drawn molecules; files of an earlier evaluation are replaced."""
+    paths = [folder / f"molecules{suffix}" for suffix in (".sdf", ".xyz", ".smi")]
+    return [write(p, samples.structures, samples.verdicts, overwrite=True).path for p in paths]
+
+
+def _pictures(folder: Path, run: Run, samples: Samples, data: Data, film: _Film) -> list[Path]:
+    """Pictures; those that there is nothing for are not there afterwards."""
+    names = ("molecules", "trajectory", "histograms", "training")
+    paths = {name: folder / f"{name}.png" for name in names}
     shown = np.arange(min(16, len(samples)))
     verdicts = [samples.verdicts[i] for i in shown.tolist()]
-    picture = folder / "molecules.png"
-    files.append(grid(samples.structures.select(shown), verdicts, picture, overwrite=True))
-    if frames:
-        files.append(trajectory(frames, marks, folder / "trajectory.png", overwrite=True))
-    return files
+    grid(samples.structures.select(shown), verdicts, paths["molecules"], overwrite=True)
+    histograms(samples.structures, data.reference, paths["histograms"])
+    if film.frames:
+        trajectory(film.frames, film.times, paths["trajectory"], overwrite=True)
+    else:
+        paths["trajectory"].unlink(missing_ok=True)
+    if not curves(run.folder.read_metrics(), paths["training"]):
+        paths["training"].unlink(missing_ok=True)
+    return [path for path in paths.values() if path.exists()]
+
+
+def _blocks(
+    run: Run, evaluation: Evaluation, settings: list[tuple[str, str]], folder: Path
+) -> list[Block]:
+    """The sections of the page."""
+    head, *rows = comparison_rows(evaluation.reports)
+    captions = {
+        "molecules": "The first molecules drawn, with bonds from distances. Green: valid; brown: "
+        "valid with a fault; red: not valid.",
+        "trajectory": "Three of them on their way from noise (t = 1) to data (t = 0).",
+        "histograms": "Sizes and elements of what was drawn beside the data.",
+        "training": "Training: loss by leaf, and the bound on held-out molecules.",
+    }
+    pictures: dict[str, list[Block]] = {
+        name: [Picture(folder / f"{name}.png", caption)]
+        for name, caption in captions.items()
+        if (folder / f"{name}.png").exists()
+    }
+    config = run.config.data
+    origin = config.path or "2,000 molecules of QM9 that come with structdiff"
+    return [
+        Words(f"Data: {origin}, hydrogens {config.hydrogens}."),
+        Heading("What was drawn"),
+        Table(("setting", "value"), settings),
+        Heading("Measures"),
+        Words(
+            "Of all drawn, beside real molecules, real ones with noise on their positions, and "
+            "real ones with shuffled elements. In brackets: 95 % bootstrap intervals; a rate of "
+            f"0 or 100 % is known to within {300 / len(evaluation.samples):.2g} points."
+        ),
+        Table(head, rows),
+        Table(("metric", "protocol"), evaluation.protocols()),
+        Heading("Why molecules are not valid or not stable"),
+        *_reasons(evaluation.samples),
+        Heading("Pictures"),
+        *(block for blocks in pictures.values() for block in blocks),
+    ]
+
+
+def _reasons(samples: Samples) -> list[Block]:
+    """The first reason of each molecule that has one."""
+    found = Tally.of(samples.verdicts, len(samples)).counts()["reasons"]
+    if not found:
+        return [Words("There is nothing wrong with any of them.")]
+    total, rows = len(samples), list[tuple[str, str, str]]()
+    for reason, count in found.items():
+        low, high = interval(count, total)
+        rows.append(
+            (reason, str(count), f"{100 * count / total:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+        )
+    return [Table(("first reason of a molecule", "molecules", "% of all drawn"), rows)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from structdiff.domains.molecules.data import Skipped, embedded, read
+from structdiff.domains.molecules.data import Loaded, Skipped, embedded, read
 from structdiff.domains.molecules.recipe import MoleculesConfig
 from structdiff.domains.molecules.sources import qm9_split
 from structdiff.domains.molecules.structures import Structures
@@ -22,6 +22,8 @@ class Data:
     validation: Structures
     reference: Structures
     skipped: tuple[Skipped, ...]
+    notes: tuple[str, ...]
+    report: str
 
 
 def load_data(config: MoleculesConfig) -> Data:
@@ -32,12 +34,10 @@ def load_data(config: MoleculesConfig) -> Data:
         ValueError: If too few molecules are left to train on, or the split does not fit.
     """
     settings = config.data
-    skipped: tuple[Skipped, ...] = ()
-    if settings.path is None:
-        molecules = embedded()
-    else:
+    loaded = Loaded(embedded())
+    if settings.path is not None:
         loaded = read(settings.path, max_atoms=settings.max_atoms)
-        molecules, skipped = loaded.structures, loaded.skipped
+    molecules, skipped = loaded.structures, loaded.skipped
     if settings.path == "qm9" and settings.split is None:
         whole = qm9_split()
         train, test = molecules.select(whole.train), molecules.select(whole.test)
@@ -51,7 +51,8 @@ def load_data(config: MoleculesConfig) -> Data:
     if len(kept) < 2:
         msg = f"{len(kept)} molecules are left to train on, at least 2 are needed: give more data"
         raise ValueError(msg)
-    return Data(kept, aside, test if len(test) else kept, skipped)
+    reference = test if len(test) else kept
+    return Data(kept, aside, reference, skipped, tuple(loaded.notes), loaded.report())
 
 
 def _split(

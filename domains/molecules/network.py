@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from structdiff.batch import Batch
-from structdiff.nn import EGNN, ClockEmbedding, per_row
+from structdiff.nn import EGNN, ClockEmbedding, ConditionFeatures, per_row
 
 __all__ = ["MoleculeBackbone"]
 
@@ -25,7 +25,8 @@ class MoleculeBackbone(nn.Module):
         width: Features of a pair.
         hidden: Features of an atom.
         basis: Radial functions.
-        conditions: Names of scalar conditions, one input each, with a presence bit each.
+        numbers: Name to the number of entries of each real condition.
+        kinds: Name to the number of classes of each class condition.
         self_conditioning: Whether the previous estimate is an input.
     """
 
@@ -39,14 +40,16 @@ class MoleculeBackbone(nn.Module):
         width: int,
         hidden: int,
         basis: int,
-        conditions: tuple[str, ...] = (),
+        numbers: Mapping[str, int] | None = None,
+        kinds: Mapping[str, int] | None = None,
         self_conditioning: bool = False,
     ) -> None:
         super().__init__()
-        self.symbols, self.scale, self.conditions = symbols, scale, conditions
+        self.symbols, self.scale = symbols, scale
         self.previous = classes if self_conditioning else 0
         self.clocks = ClockEmbedding(32)
-        inputs = symbols + 2 * 32 + 1 + 2 * len(conditions) + self.previous
+        self.conditions = ConditionFeatures(numbers or {}, kinds)
+        inputs = symbols + 2 * 32 + 1 + self.conditions.width + self.previous
         self.network = EGNN(
             inputs, classes, layers=layers, width=width, hidden=hidden, basis=basis
         )
@@ -61,7 +64,7 @@ class MoleculeBackbone(nn.Module):
         features = [F.one_hot(batch["element"], self.symbols).to(position.dtype), size]
         for name in ("position", "element"):
             features.append(self.clocks(per_row(clock[name], layout).to(position.dtype)))
-        features += [layout.spread(x) for x in self._conditions(batch, position)]
+        features.append(layout.spread(self.conditions(batch)))
         if self.previous:
             known = previous["element"].exp() if previous is not None else None
             features.append(
@@ -69,13 +72,3 @@ class MoleculeBackbone(nn.Module):
             )
         logits, vector = self.network(torch.cat(features, 1), position * self.scale, layout)
         return {"position": vector / self.scale, "element": logits}
-
-    def _conditions(self, batch: Batch, like: Tensor) -> list[Tensor]:
-        """Value and presence of each condition, `(samples, 2)`; zero where it is absent."""
-        columns = []
-        for name in self.conditions:
-            value = batch.condition.get(name, like.new_zeros(batch.samples)).to(like.dtype)
-            default = torch.full_like(value, float(name in batch.condition))
-            present = batch.present.get(name, default).to(like.dtype)
-            columns.append(torch.stack([value * present, present], 1))
-        return columns

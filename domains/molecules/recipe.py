@@ -2,7 +2,8 @@
 
 `position` is a centred Gaussian with geometric noise, `element` an absorbing chain that is
 unmasked while the positions' noise falls through a window. Training draws noise levels around
-those at which bond lengths are decided.
+those at which bond lengths are decided. Properties of the molecules may be conditions, and a part
+of each molecule may be given.
 """
 
 from __future__ import annotations
@@ -14,8 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from structdiff.denoiser import NetworkDenoiser
 from structdiff.domains.molecules.codec import MoleculeCodec
+from structdiff.domains.molecules.fragments import random_fragments
 from structdiff.domains.molecules.network import MoleculeBackbone
-from structdiff.objectives import EDM, Denoising, NormalClock, Uniform
+from structdiff.objectives import (
+    EDM,
+    ConditionDropout,
+    Denoising,
+    GivenRows,
+    NormalClock,
+    Objective,
+    Uniform,
+)
 from structdiff.parameterisations import Preconditioned
 from structdiff.processes import Categorical, Gaussian, Product, absorbing, marginal, uniform
 from structdiff.schedules import Flow, Geometric, Grid, UniformLogSNR, Window
@@ -33,11 +43,15 @@ class DataConfig(_Config):
     """Which molecules."""
 
     path: str | None = None
-    """File to read: .sdf, .xyz or .npz; without one, 2,000 molecules of QM9 that come along."""
+    """What to read: a file (.sdf, .xyz, .npz, .smi, .csv, also .gz), a folder of them, or qm9, all
+    of that data set; without one, 2,000 molecules of QM9 that come along."""
     split: str | None = None
-    """An .npz with index arrays `train` and `test`; by default all is for training."""
+    """An .npz with index arrays `train` and `test`; by default all is for training, of qm9 the
+    100,000 molecules of EDM's split."""
     hydrogens: Literal["explicit", "implicit"] = "explicit"
     """Whether hydrogens are atoms of the record, or left out and added back by RDKit."""
+    conditions: tuple[str, ...] = ()
+    """Properties of the data that the model is to know, by name."""
     max_atoms: int = Field(default=500, ge=2)
     """Larger molecules are skipped and counted."""
     validation: int = Field(default=200, ge=0)
@@ -90,6 +104,12 @@ class LossConfig(_Config):
     """Its standard deviation."""
     element_weight: float = Field(default=0.5, gt=0)
     """Weight of the elements' cross-entropy."""
+    condition_dropout: float = Field(default=0.1, ge=0, le=1)
+    """Share of molecules that are trained without their conditions; guidance needs some."""
+    given: float = Field(default=0.0, ge=0, le=1)
+    """Share of molecules of which a fragment is given; above 0, --given is exact."""
+    independent: bool = False
+    """Whether positions and elements have times of their own in training."""
 
 
 class SamplerConfig(_Config):
@@ -103,8 +123,14 @@ class SamplerConfig(_Config):
     """Factor on the fresh noise: 1 draws from the model, below molecules are more typical."""
     sigma_last: float = Field(default=0.01, gt=0)
     """Noise on positions at the last call, Angstrom."""
+    guidance: float = 1.0
+    """Guidance scale w of conditions: 0 unconditional, 1 conditional, above 1 guided."""
+    repaint: int = Field(default=1, ge=1)
+    """How often each stretch of steps is repeated for a given part that was not trained."""
     batch_size: int = Field(default=100, ge=1)
     """Molecules drawn together."""
+    randomness: Literal["batch", "sample"] = "batch"
+    """Noise from one stream per batch, or keyed by molecule: then the same in every batch."""
 
 
 class MoleculesConfig(_Config):
@@ -128,8 +154,8 @@ def build(config: MoleculesConfig, codec: MoleculeCodec) -> NetworkDenoiser:
     schedule = schedule_of(config)
     ends = torch.tensor([config.noise.element_from, config.noise.element_to])
     start, end = schedule.time(-torch.log(ends)).tolist()
-    classes = len(codec.elements)
-    frequencies = torch.tensor(codec.element_counts, dtype=torch.float64)
+    classes = len(codec.types)
+    frequencies = torch.tensor(codec.type_counts, dtype=torch.float64)
     transition = {
         "absorbing": absorbing(classes),
         "uniform": uniform(classes),
@@ -150,17 +176,31 @@ def build(config: MoleculesConfig, codec: MoleculeCodec) -> NetworkDenoiser:
             classes,
             codec.position_std,
             **config.network.model_dump(),
+            numbers={c.name: c.entries for c in codec.conditions if not c.classes},
+            kinds={c.name: len(c.classes) for c in codec.conditions if c.classes},
         )
     return NetworkDenoiser(backbone, process, self_conditioning=config.network.self_conditioning)
 
 
-def objective_of(config: MoleculesConfig, codec: MoleculeCodec) -> Denoising:
+def objective_of(config: MoleculesConfig, codec: MoleculeCodec) -> Objective:
     """Preconditioned regression on positions, cross-entropy on elements."""
-    return Denoising(
-        {"position": EDM(codec.position_std), "element": Uniform(config.loss.element_weight)},
-        NormalClock(schedule_of(config), config.loss.noise_mean, config.loss.noise_std),
+    loss = config.loss
+    objective: Objective = Denoising(
+        {"position": EDM(codec.position_std), "element": Uniform(loss.element_weight)},
+        NormalClock(schedule_of(config), loss.noise_mean, loss.noise_std),
+        independent=loss.independent,
         self_conditioning=0.5 if config.network.self_conditioning else 0.0,
     )
+    if loss.given > 0:
+        objective = GivenRows(objective, random_fragments, rate=loss.given)
+    if codec.conditions:
+        alone = len(codec.conditions) > 1
+        objective = ConditionDropout(
+            objective,
+            loss.condition_dropout if alone else 0.0,
+            together=loss.condition_dropout,
+        )
+    return objective
 
 
 def grid_of(config: MoleculesConfig) -> Grid:

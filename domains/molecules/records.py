@@ -52,12 +52,16 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was read and what was skipped, the units of properties that say theirs, and remarks."""
+    """What was read and what was skipped, the units of properties that say theirs, and remarks.
+
+    `where` says of each molecule where it stands.
+    """
 
     structures: Structures
     skipped: tuple[Skipped, ...] = ()
     units: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    where: tuple[str, ...] = ()
 
     def report(self, shown: int = 3) -> str:
         """Counts the skipped records by reason and names the first few of each."""
@@ -95,6 +99,7 @@ def gather(items: Iterable[Record | Skipped], max_atoms: int) -> Loaded:
         (*skipped, *faults),
         {name: units[name] for name in known if name in units},
         tuple(notes),
+        tuple(record.where for record in records),
     )
 
 
@@ -139,7 +144,9 @@ def _screen(
     return np.flatnonzero(left), skipped
 
 
-def columns(rows: Sequence[Mapping[str, object]]) -> tuple[dict[str, NDArray[Any]], list[str]]:
+def columns(
+    rows: Sequence[Mapping[str, object]],
+) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Turns the properties of each molecule into columns.
 
     Arguments:

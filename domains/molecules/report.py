@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+__all__ = ["Report", "Row", "comparison", "comparison_rows", "markdown_table"]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -54,7 +56,7 @@ class Report:
         """Returns an aligned Markdown table."""
         cells = [(_title(row), row.text(), row.protocol) for row in self.rows]
         head = (f"metric ({self.drawn:,} drawn)", "value [95 % interval]", "protocol")
-        return _markdown([head, *cells])
+        return markdown_table([head, *cells])
 
     def to_dict(self) -> dict[str, object]:
         """Returns numbers and strings for JSON; what is undefined or infinite is None."""
@@ -77,25 +79,38 @@ class Report:
 
 def comparison(reports: Mapping[str, Report]) -> str:
     """Returns one Markdown table with a column per source of molecules."""
+    return markdown_table(comparison_rows(reports))
+
+
+def comparison_rows(reports: Mapping[str, Report]) -> list[list[str]]:
+    """Returns the cells of a table with a column per source of molecules, the head first."""
     names = {row.name: _title(row) for report in reports.values() for row in report.rows}
     head = ["metric", *(f"{source} ({report.drawn:,})" for source, report in reports.items())]
     lines = [head]
     for name, title in names.items():
         found = [{row.name: row.text() for row in r.rows}.get(name, "-") for r in reports.values()]
         lines.append([title, *found])
-    return _markdown(lines)
+    return lines
 
 
 def _title(row: Row) -> str:
     return f"{row.name} ({row.unit})"
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Aligns the columns of a table; the first line is its head."""
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    r"""Returns an aligned Markdown table; the first line is its head, | is escaped.
+
+    Example:
+        >>> print(markdown_table([["a", "b"], ["1", "|x|"]]))
+        | a | b     |
+        |---|-------|
+        | 1 | \|x\| |
+    """
+    safe = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in lines]
+    widths = [max(len(cell) for cell in column) for column in zip(*safe, strict=True)]
     rows = [
         "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
-        for line in lines
+        for line in safe
     ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([rows[0], rule, *rows[1:]])

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from numpy.typing import ArrayLike
 
-from structdiff.artifacts import RunFolder, load_tensors, read_json, write_json
+from structdiff.artifacts import (
+    Part,
+    RunFolder,
+    load_tensors,
+    partition,
+    piecewise,
+    read_json,
+    write_json,
+)
 from structdiff.batch import Batch
 from structdiff.denoiser import NetworkDenoiser
+from structdiff.domains.molecules.chemistry import judge
 from structdiff.domains.molecules.codec import MoleculeCodec
 from structdiff.domains.molecules.loading import load_data
 from structdiff.domains.molecules.recipe import (
@@ -20,13 +30,15 @@ from structdiff.domains.molecules.recipe import (
     grid_of,
     objective_of,
 )
-from structdiff.domains.molecules.sampling import Samples, Watch, draw, draw_sizes
+from structdiff.domains.molecules.request import Request, condition_of, request
+from structdiff.domains.molecules.sampling import Progress, Samples, Watch, draw
+from structdiff.domains.molecules.scoring import Scores, score
 from structdiff.domains.molecules.structures import Structures
 from structdiff.likelihood import Bound, bound
 from structdiff.random import Generator
 from structdiff.schedules import Grid
 from structdiff.training import Source, Trainer, pick_device
-from structdiff.training.distributed import finish, shard, start
+from structdiff.training.distributed import finish, first_alone, shard, start
 
 __all__ = ["Run", "train"]
 
@@ -50,15 +62,15 @@ def train(
     """
     config = config or MoleculesConfig()
     folder = RunFolder(out)
-    data = load_data(config)
     start(pick_device(config.training.device))
+    data = first_alone(lambda: load_data(config))
     rank, _ = shard()
     if rank == 0:
         folder.open("molecules", config.model_dump(mode="json"))
-        if data.skipped:
-            say(f"{len(data.skipped)} records were skipped, the first: {data.skipped[0]}")
+        if data.skipped or data.notes:
+            say(data.report)
         say(f"{len(data.train)} molecules for training, {len(data.validation)} for validation")
-    codec = MoleculeCodec.fit(data.train)
+    codec = MoleculeCodec.fit(data.train, config.data.conditions)
     if rank == 0:
         write_json(folder.codec, codec.state())
     denoiser = build(config, codec)
@@ -145,53 +157,115 @@ class Run:
         """Where the weights are."""
         return next(self.denoiser.parameters()).device
 
+    def drawing(self, **changes: float | str | None) -> Run:
+        """The same run with other settings of the sampler; None leaves one as it is.
+
+        Raises:
+            ValueError: If a setting is not known or out of range.
+        """
+        settings = self.config.sampler.model_dump()
+        settings |= {name: value for name, value in changes.items() if value is not None}
+        sampler = SamplerConfig.model_validate(settings)
+        config = self.config.model_copy(update={"sampler": sampler})
+        return Run(self.folder, config, self.codec, self.denoiser)
+
+    def parse(self, condition: Mapping[str, str]) -> dict[str, ArrayLike]:
+        """Conditions in words as values.
+
+        Raises:
+            ValueError: If the run does not know a name, or a value is not one.
+        """
+        return {name: condition_of(self.codec, name).parse(x) for name, x in condition.items()}
+
+    def request(
+        self,
+        molecules: int,
+        *,
+        sizes: Sequence[int] | None = None,
+        condition: Mapping[str, ArrayLike] | None = None,
+        guidance: float | Mapping[str, float] | None = None,
+        given: Structures | None = None,
+        seed: int = 0,
+    ) -> Request:
+        """What to draw, see `request.request`; guidance is the config's by default."""
+        if guidance is None:
+            guidance = self.config.sampler.guidance if condition else 1.0
+        return request(
+            self.codec,
+            molecules,
+            sizes=sizes,
+            condition=condition,
+            guidance=guidance,
+            given=given,
+            seed=seed,
+        )
+
+    def draw(
+        self,
+        asked: Request,
+        part: Part,
+        *,
+        done: Callable[[float], None] | None = None,
+        watch: Watch | None = None,
+    ) -> Structures:
+        """Molecules of a part of a request, see `sampling.draw`."""
+        return draw(self.denoiser, self.codec, self.config, asked, part, done=done, watch=watch)
+
+    def judge(self, structures: Structures) -> Samples:
+        """The molecules, each with its verdict."""
+        implicit = self.config.data.hydrogens == "implicit"
+        return Samples(structures, judge(structures, implicit=implicit))
+
     def sample(
         self,
         molecules: int,
         *,
         sizes: Sequence[int] | None = None,
-        steps: int | None = None,
-        eta: float | None = None,
-        temperature: float | None = None,
+        condition: Mapping[str, ArrayLike] | None = None,
+        guidance: float | Mapping[str, float] | None = None,
         given: Structures | None = None,
         seed: int = 0,
         progress: bool = True,
         watch: Watch | None = None,
+        **settings: float | str | None,
     ) -> Samples:
         """Draw molecules; nothing is rejected or corrected.
 
         Arguments:
             molecules: How many.
-            sizes: Numbers of atoms to choose from; the training data's histogram by default.
-            steps: Calls of the network, the config's by default.
-            eta: Fresh noise in [0, 1], the config's by default.
-            temperature: Factor on the fresh noise, the config's by default.
-            given: One molecule whose atoms every drawn one contains, where they are (held by
-                replacement, see `structdiff.guidance.Replacement`).
+            sizes: Numbers of atoms to choose from; p(size | condition) of the training data by
+                default.
+            condition: What is asked of the molecules: property name to a value for all, or to one
+                per molecule.
+            guidance: Scale w of the conditions: 0 unconditional, 1 conditional, above 1 guided;
+                one for all or one per condition. The config's by default.
+            given: One molecule whose atoms every drawn one contains, where they are: exact with a
+                model trained with `loss.given`, else by replacement, or RePaint with
+                `repaint` above 1.
             seed: Start of the random numbers.
             progress: Whether to show a bar.
             watch: Called with the steps done and the noisy molecules of the first batch.
+            settings: Other fields of `SamplerConfig`: steps, eta, temperature, ...
 
         Raises:
-            ValueError: If a number is out of range, or the given part does not fit.
+            ValueError: If a number is out of range, a condition is not known, or the given part
+                does not fit.
         """
-        changes = {"steps": steps, "eta": eta, "temperature": temperature}
-        settings = self.config.sampler.model_dump()
-        settings |= {name: value for name, value in changes.items() if value is not None}
-        sampler = SamplerConfig.model_validate(settings)
-        config = self.config.model_copy(update={"sampler": sampler})
-        least = 0 if given is None else int(given.count[0]) + 1
-        counts = draw_sizes(self.codec, molecules, sizes, seed, least)
-        return draw(
-            self.denoiser,
-            self.codec,
-            config,
-            counts,
-            seed=seed,
-            given=given,
-            progress=progress,
-            watch=watch,
+        run = self.drawing(**settings)
+        asked = run.request(
+            molecules, sizes=sizes, condition=condition, guidance=guidance, given=given, seed=seed
         )
+        cut, drawn = partition(molecules, run.config.sampler.batch_size), []
+        with Progress(molecules, show=progress) as bar:
+
+            def make(part: Part) -> Structures:
+                show = watch if part.low == 0 else None
+                return run.draw(asked, part, done=bar.walk(part), watch=show)
+
+            for part, made in piecewise(cut, make):
+                bar.settle(part.high - part.low)
+                drawn.append(made)
+        return self.judge(Structures.concatenate(drawn))
 
     def bound(self, structures: Structures, *, draws: int = 2, steps: int = 500) -> Bound:
         """Variational bound of molecules, given their sizes.
@@ -203,6 +277,35 @@ class Run:
         """
         batch = self.codec.encode(structures).to(self.device)
         return bound(self.denoiser, batch, self._grid(steps), Generator(0), draws=draws, terms=20)
+
+    def score(
+        self,
+        structures: Structures,
+        *,
+        draws: int = 4,
+        steps: int = 500,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> Scores:
+        """Bound of each molecule by leaf, with its Monte-Carlo errors; see `scoring.score`.
+
+        Arguments:
+            structures: Molecules; those that the model cannot know get a reason instead.
+            draws: Monte-Carlo repetitions, at least 2.
+            steps: Steps of the chain.
+            seed: Start of the random numbers.
+            progress: Whether to show a bar.
+        """
+        return score(
+            self.denoiser,
+            self.codec,
+            self.config,
+            structures,
+            draws=draws,
+            steps=steps,
+            seed=seed,
+            progress=progress,
+        )
 
     def _grid(self, steps: int) -> Grid:
         sampler = self.config.sampler.model_copy(update={"steps": steps})

@@ -1,27 +1,35 @@
-"""Drawing molecules: sizes, batches, atoms that are given."""
+"""Drawing molecules: a part of a request at a time, with conditions and given atoms.
+
+The noise of a part follows from the seed and the part's key (one stream per batch), or from the
+seed and the molecule's number (the same in every batch).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
+from structdiff.artifacts import Part
 from structdiff.batch import Batch
+from structdiff.counter import Counter
 from structdiff.denoiser import Denoiser
-from structdiff.domains.molecules.chemistry import Verdict, judge
+from structdiff.domains.molecules.chemistry import Verdict
 from structdiff.domains.molecules.codec import MoleculeCodec
+from structdiff.domains.molecules.fragments import anchored, at_home, with_core
 from structdiff.domains.molecules.recipe import MoleculesConfig, grid_of
+from structdiff.domains.molecules.request import Request
 from structdiff.domains.molecules.structures import Structures
-from structdiff.guidance import Replacement
+from structdiff.guidance import ClassifierFree, RePaint, Replacement
 from structdiff.layout import Layout
 from structdiff.random import Generator, Randomness, Tempered
-from structdiff.samplers import Ancestral, Carry
+from structdiff.samplers import Ancestral, Carry, Sampler
 
-__all__ = ["Samples", "Watch", "draw", "draw_sizes"]
+__all__ = ["Progress", "Samples", "Watch", "draw"]
 
 Watch = Callable[[int, Structures], None]
 
@@ -44,117 +52,115 @@ class Samples:
         return [to_mol(*pair, bond) for pair, bond in zip(self.structures, found, strict=True)]
 
 
-def draw_sizes(
-    codec: MoleculeCodec, molecules: int, sizes: Sequence[int] | None, seed: int, least: int
-) -> list[int]:
-    """Numbers of atoms, from the training data's histogram or from a list.
+class Progress:
+    """A bar of molecules, with rate and time left; a walk under way counts by its share.
 
-    Raises:
-        ValueError: If a number is out of range, or no size is above `least`.
+    Arguments:
+        molecules: How many there will be.
+        settled: How many there are.
+        unit: What is counted.
+        show: Whether to show it.
     """
-    if molecules < 1:
-        msg = f"the number of molecules must be at least 1, got {molecules}"
-        raise ValueError(msg)
-    if sizes is not None and (not sizes or min(sizes) < 2):
-        msg = f"sizes must be numbers of atoms, each at least 2, got {list(sizes)}"
-        raise ValueError(msg)
-    weights = np.asarray(codec.sizes, np.float64)
-    if sizes is not None:
-        weights = np.bincount(np.asarray(sizes)).astype(np.float64)
-    weights[: min(least, len(weights))] = 0
-    if weights.sum() == 0:
-        has = f"the given part has {least - 1} atoms"
-        msg = f"no size is left: {has}, a molecule needs more. Pass larger --sizes"
-        raise ValueError(msg)
-    chosen = np.random.default_rng(seed).choice(len(weights), molecules, p=weights / weights.sum())
-    return [int(count) for count in chosen]
+
+    def __init__(
+        self, molecules: int, *, settled: int = 0, unit: str = "molecule", show: bool = True
+    ) -> None:
+        self.settled = settled
+        self._bar = tqdm(total=molecules, initial=settled, unit=f" {unit}", disable=not show)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def walk(self, part: Part) -> Callable[[float], None]:
+        """What to call with the share of a part's walk that is done."""
+        return lambda share: self._move(self.settled + int(share * (part.high - part.low)))
+
+    def settle(self, molecules: int) -> None:
+        """Count molecules that are finished."""
+        self.settled += molecules
+        self._move(self.settled)
+
+    def _move(self, place: int) -> None:
+        self._bar.update(place - self._bar.n)
 
 
+@torch.no_grad()
 def draw(
     denoiser: Denoiser,
     codec: MoleculeCodec,
     config: MoleculesConfig,
-    counts: Sequence[int],
+    asked: Request,
+    part: Part,
     *,
-    seed: int,
-    given: Structures | None,
-    progress: bool,
-    watch: Watch | None,
-) -> Samples:
-    """Draw molecules of these sizes, batch by batch; nothing is rejected or corrected.
+    done: Callable[[float], None] | None = None,
+    watch: Watch | None = None,
+) -> Structures:
+    """Draw a part of a request; nothing is rejected or corrected.
 
     Arguments:
         denoiser: The denoiser.
         codec: Vocabulary.
         config: Settings; `sampler` says how.
-        counts: Number of atoms of each molecule.
-        seed: Start of the random numbers.
-        given: One molecule whose atoms every drawn one contains, where they are.
-        progress: Whether to show a bar.
-        watch: Called with the steps done and the noisy molecules of the first batch.
+        asked: What to draw.
+        part: Which molecules of it.
+        done: Called after each step with the share of the steps that are done.
+        watch: Called with the steps done and the noisy molecules.
     """
-    settings = config.sampler
     device = next(denoiser.parameters()).device
-    parts = []
-    bar = tqdm(total=len(counts) * settings.steps, unit="step", disable=not progress)
-    for number, low in enumerate(range(0, len(counts), settings.batch_size)):
-        chosen = counts[low : low + settings.batch_size]
-        blank = _blank(denoiser, chosen, device)
-        known = None if given is None else _known(blank, codec, given)
-        aware = denoiser if known is None else Replacement(denoiser, known)
-        sampler = Ancestral(aware, grid_of(config), eta=settings.eta)
-        show = watch if low == 0 else None
+    blank, counts = _blank(denoiser, asked, part, device), asked.counts[part.low : part.high]
+    known = None if asked.given is None else with_core(blank, codec, asked.given)
+    if asked.condition and asked.guidance != 1:
+        denoiser = ClassifierFree(denoiser, asked.guidance)
+    walk, start = _walk(denoiser, config, blank, known)
 
-        def done(
-            step: int, carry: Carry, chosen: Sequence[int] = chosen, show: Watch | None = show
-        ) -> None:
-            bar.update(len(chosen))
-            if show is not None:
-                show(step, _noisy(codec, carry.x, chosen))
+    def seen(step: int, carry: Carry) -> None:
+        if done is not None:
+            done(step / walk.steps)
+        if watch is not None:
+            x = carry.x
+            watch(step, codec.structures(x["position"], x["element"], np.asarray(counts)))
 
-        drawn = sampler.sample(blank, _random(seed, number, settings.temperature), done)
-        parts.append(codec.decode(drawn if known is None else _at_home(drawn, known)))
-    bar.close()
-    structures = Structures.concatenate(parts)
-    implicit = config.data.hydrogens == "implicit"
-    return Samples(structures, judge(structures, implicit=implicit))
+    drawn = walk.sample(start, _random(asked.seed, part, config), seen)
+    return codec.decode(drawn if known is None else at_home(drawn, known))
 
 
-def _random(seed: int, number: int, temperature: float) -> Randomness:
-    """Random numbers of a batch: they depend on the seed and the batch's number alone."""
-    source = Generator(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
+def _walk(
+    denoiser: Denoiser, config: MoleculesConfig, blank: Batch, known: Batch | None
+) -> tuple[Sampler | RePaint, Batch]:
+    """The sampler, and the batch that it starts from."""
+    settings, grid = config.sampler, grid_of(config)
+    walk = Ancestral(denoiser, grid, eta=settings.eta)
+    if known is None:
+        return walk, blank
+    if config.loss.given > 0:
+        return walk, anchored(known)
+    if settings.repaint > 1:
+        return RePaint(walk, known, repeats=settings.repaint), blank
+    return Ancestral(Replacement(denoiser, known), grid, eta=settings.eta), blank
+
+
+def _random(seed: int, part: Part, config: MoleculesConfig) -> Randomness:
+    """Random numbers of a part."""
+    source: Randomness = Counter(seed)
+    if config.sampler.randomness == "batch":
+        state = np.random.SeedSequence([seed, *part.key]).generate_state(1)
+        source = Generator(int(state[0]))
+    temperature = config.sampler.temperature
     return source if temperature == 1 else Tempered(source, temperature)
 
 
-def _blank(denoiser: Denoiser, counts: Sequence[int], device: torch.device) -> Batch:
-    layout = Layout.ragged(counts, device)
+def _blank(denoiser: Denoiser, asked: Request, part: Part, device: torch.device) -> Batch:
+    """Molecules that are to be drawn: their sizes, numbers and conditions."""
+    rows = slice(part.low, part.high)
+    layout = Layout.ragged(asked.counts[rows], device)
     leaves = denoiser.process.empty(layout.rows, device)
-    return Batch(leaves, {name: layout for name in leaves})
-
-
-def _known(blank: Batch, codec: MoleculeCodec, given: Structures) -> Batch:
-    """The given atoms as the first of each molecule."""
-    core = codec.encode(given.select([0])).to(blank.device)
-    row = blank.layouts["position"].row
-    held = row < core.layouts["position"].rows
-    index = row.clamp(max=core.layouts["position"].rows - 1)
-    home = torch.from_numpy(given.molecule(0)[1].astype(np.float32)).to(blank.device)
-    leaves = {"position": home[index], "element": core["element"][index]}
-    return replace(blank, leaves=leaves, given={"position": held, "element": held})
-
-
-def _at_home(drawn: Batch, known: Batch) -> Batch:
-    """Molecules moved so that the given atoms are where they were given, exactly."""
-    layout, held = drawn.layouts["position"], known.given["position"]
-    gap = (known["position"] - drawn["position"]) * held.unsqueeze(1)
-    count = layout.sum(held.to(gap.dtype)).unsqueeze(1)
-    moved = drawn["position"] + layout.spread(layout.sum(gap) / count)
-    position = torch.where(held.unsqueeze(1), known["position"], moved)
-    return drawn.with_leaves({**drawn.leaves, "position": position})
-
-
-def _noisy(codec: MoleculeCodec, x: Mapping[str, Tensor], counts: Sequence[int]) -> Structures:
-    """Noisy leaves as molecules; a masked atom is the unknown element."""
-    numbers = np.array([*codec.elements, 0], np.uint8)
-    symbols = x["element"].clamp(max=len(codec.elements)).cpu().numpy()
-    return Structures(x["position"].cpu().numpy(), numbers[symbols], np.asarray(counts))
+    return Batch(
+        leaves,
+        {name: layout for name in leaves},
+        {name: value[rows].to(device) for name, value in asked.condition.items()},
+        {name: value[rows].to(device) for name, value in asked.present.items()},
+        ids=torch.arange(part.low, part.high, device=device),
+    )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -23,17 +23,27 @@ class Drawing:
     """Calls of the network."""
     eta: float | None = None
     """Fresh noise of each step: 0 none, 1 that of the Bayes kernel."""
+    temperature: float | None = None
+    """Factor on the fresh noise: 1 draws from the model."""
+    repaint: int | None = None
+    """How often stretches of steps are repeated for a given part that was not trained."""
+    batch_size: int | None = None
+    """Samples drawn together."""
+    randomness: Literal["batch", "sample"] | None = None
+    """Noise from one stream per batch, or keyed by sample: then the same in every batch."""
 
 
 def sample(
     run: tyro.conf.Positional[Path],
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 10,
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    condition: tuple[str, ...] = (),
+    guidance: tuple[str, ...] = (),
     sizes: tuple[int, ...] = (),
+    given: Path | None = None,
+    only_valid: int | None = None,
     sampler: Drawing = Drawing(),  # noqa: B008
     seed: int = 0,
-    given: Path | None = None,
-    only_valid: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Draw from a trained model.
@@ -41,27 +51,54 @@ def sample(
     Args:
         run: Folder of the run.
         n: How many to draw.
-        out: File to write; its suffix says the format. Without one, a list is printed.
+        out: File to write, its suffix says the format; or a folder, which is filled shard by
+            shard and goes on where it was stopped. Without one, a list is printed.
+        condition: What is asked of the samples: NAME=VALUE, several if need be.
+        guidance: Scale of the conditions: 0 unconditional, 1 conditional, above 1 guided; one
+            number, or NAME=NUMBER for each condition.
         sizes: Sizes to choose from (for molecules, numbers of atoms); by default as in the data.
+        given: File with a part that every sample is to contain, held where it is.
+        only_valid: Draw until so many are valid, and keep those; the rate of all drawn is told.
         sampler: How samples are drawn.
         seed: Start of the random numbers.
-        given: File with a part that every sample is to contain, held where it is.
-        only_valid: Write valid samples only; rates are of all drawn.
         overwrite: Whether OUT may be replaced.
     """
+    scales = _pairs("guidance", guidance) if any("=" in word for word in guidance) else {}
+    if guidance and not scales and len(guidance) > 1:
+        msg = f"guidance must be one number, or NAME=NUMBER for each condition, got {guidance}"
+        raise ValueError(msg)
     domain = load(RunFolder(run).domain)
     domain.commands.sample(
         run,
         n,
         out,
+        condition=_pairs("condition", condition),
+        guidance={name: _number("guidance", word) for name, word in scales.items()}
+        or (_number("guidance", guidance[0]) if guidance else None),
         sizes=sizes,
-        steps=sampler.steps,
-        eta=sampler.eta,
-        seed=seed,
         given=given,
         only_valid=only_valid,
+        settings=asdict(sampler),
+        seed=seed,
         overwrite=overwrite,
     )
+
+
+def _pairs(name: str, words: tuple[str, ...]) -> dict[str, str]:
+    """NAME=VALUE words as a mapping."""
+    found = dict(word.split("=", 1) for word in words if "=" in word)
+    if len(found) < len(words) or "" in found:
+        msg = f"{name} must be NAME=VALUE, each name once, got {' '.join(words)}"
+        raise ValueError(msg)
+    return found
+
+
+def _number(name: str, word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        msg = f"{name} must be a number, got {word!r}"
+        raise ValueError(msg) from None
 
 
 def evaluate(
@@ -70,7 +107,7 @@ def evaluate(
     sampler: Drawing = Drawing(),  # noqa: B008
     seed: int = 0,
 ) -> None:
-    """Draw, measure beside real data, and write a table, files and pictures into the run.
+    """Draw, measure beside real data, and write a page with tables and pictures into the run.
 
     Args:
         run: Folder of the run.
@@ -79,7 +116,41 @@ def evaluate(
         seed: Start of the random numbers.
     """
     domain = load(RunFolder(run).domain)
-    domain.commands.evaluate(run, n, steps=sampler.steps, seed=seed)
+    domain.commands.evaluate(run, n, settings=asdict(sampler), seed=seed)
+
+
+def score(
+    run: tyro.conf.Positional[Path],
+    data: Path,
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    draws: int = 4,
+    steps: int = 500,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """How likely the model holds samples to be: a bound on -log p of each, by leaf.
+
+    Args:
+        run: Folder of the run.
+        data: File of samples, as for training.
+        out: CSV file to write, a row per sample; without one, a summary is printed.
+        draws: Monte-Carlo repetitions, at least 2; their spread is the error.
+        steps: Steps of the chain whose bound it is.
+        seed: Start of the random numbers.
+        overwrite: Whether OUT may be replaced.
+    """
+    domain = load(RunFolder(run).domain)
+    domain.commands.score(run, data, out, draws=draws, steps=steps, seed=seed, overwrite=overwrite)
+
+
+def doctor(path: tyro.conf.Positional[Path], domain: str = "molecules") -> None:
+    """Look at a data file before training, and say what training would do with it.
+
+    Args:
+        path: File or folder of data.
+        domain: Kind of data.
+    """
+    load(domain).commands.doctor(path)
 
 
 def inspect(run: tyro.conf.Positional[Path]) -> None:
@@ -113,7 +184,9 @@ def domains() -> None:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "sample": sample,
+    "score": score,
     "evaluate": evaluate,
+    "doctor": doctor,
     "inspect": inspect,
     "domains": domains,
 }

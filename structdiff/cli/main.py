@@ -1,4 +1,4 @@
-"""The command `structdiff`: train, sample, evaluate, inspect, domains, demo."""
+"""The command `structdiff`: train, sample, score, evaluate, inspect, doctor, domains, demo."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ Diffusion models for structured data.
 
   train DOMAIN     train a model, or go on with a run that was stopped
   sample RUN       draw from a trained model
-  evaluate RUN     draw, measure beside real data, write pictures
+  score RUN        how likely the model holds samples to be
+  evaluate RUN     draw, measure beside real data, write a page with pictures
   inspect RUN      what is in the folder of a run
+  doctor PATH      look at data before training
   domains          the kinds of data there are
   demo DOMAIN      train a small model in minutes and show what it makes
 
 structdiff COMMAND --help says more; structdiff train molecules --help lists every setting."""
+
+_LONG = {"--data": "--data.path", "--condition": "--data.conditions"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,8 +71,9 @@ def _with_domain(command: str, rest: list[str]) -> None:
             sys.exit(2)
         return
     domain = load(rest[0])
-    words = ["--data.path" if word == "--data" else word for word in rest[1:]]
-    words = [w.replace("--data=", "--data.path=") for w in words]
+    words = [_LONG.get(word, word) for word in rest[1:]]
+    for short, long in _LONG.items():
+        words = [w.replace(f"{short}=", f"{long}=") if w.startswith(short) else w for w in words]
     _call(getattr(domain.commands, command), f"structdiff {command} {rest[0]}", words)
 
 

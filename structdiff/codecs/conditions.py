@@ -63,7 +63,7 @@ class Condition:
             return cls(name, classes=words)
         table = np.asarray(values, np.float64).reshape(len(values), -1)
         known = table[np.isfinite(table).all(1)]
-        if not len(known) or (known.std(0) == 0).any():
+        if not len(known) or (np.ptp(known, axis=0) == 0).any():
             has = "is known of no sample" if not len(known) else "is the same for all samples"
             msg = f"condition {name!r} {has}: choose another property"
             raise ValueError(msg)

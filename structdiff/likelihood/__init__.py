@@ -1,5 +1,6 @@
 """Likelihood: reports of how probable data are under a model."""
 
 from structdiff.likelihood.bound import Bound, bound
+from structdiff.likelihood.intervals import Interval, ratio
 
-__all__ = ["Bound", "bound"]
+__all__ = ["Bound", "Interval", "bound", "ratio"]

@@ -16,7 +16,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,12 +38,15 @@ Terms = Mapping[str, Tensor]
 class Bound:
     """A bound in nats, per sample and leaf; it is never a bare number.
 
+    The Monte-Carlo error of a value is the standard deviation over the draws, divided by their
+    square root; NaN for one draw. A mean over samples has an error of its own, since all samples
+    of a draw share the steps that were looked at.
+
     Arguments:
         prior: KL of q(x_1 | x_0) from the prior, by leaf, `(samples,)`.
         divergence: Sum of the KL terms, likewise.
         reconstruction: Term of the last step, likewise.
-        error: Standard error of the total from the Monte-Carlo draws, `(samples,)`; NaN for one
-            draw.
+        draws: The last two together in each Monte-Carlo draw, `(draws, samples)`.
         kind: What the number is.
         measure: What densities are against.
         units: What the numbers count.
@@ -52,10 +55,32 @@ class Bound:
     prior: Terms
     divergence: Terms
     reconstruction: Terms
-    error: Tensor
+    draws: Terms
     kind: str = "ELBO: upper bound on -log p, discrete steps"
     measure: str = "Lebesgue on R^n (on the subspace), volume on manifolds, counting on classes"
     units: str = "nats"
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Bound]) -> Bound:
+        """The samples of several bounds, made with the same steps and draws, one after the other.
+
+        Raises:
+            ValueError: If there are none, or their numbers of draws differ.
+        """
+        counts = {len(value) for part in parts for value in part.draws.values()}
+        if len(counts) != 1:
+            msg = f"bounds to join must have one number of draws, got {sorted(counts)}"
+            raise ValueError(msg)
+
+        def join(terms: Sequence[Terms]) -> dict[str, Tensor]:
+            return {name: torch.cat([each[name] for each in terms], -1) for name in terms[0]}
+
+        return cls(
+            join([part.prior for part in parts]),
+            join([part.divergence for part in parts]),
+            join([part.reconstruction for part in parts]),
+            join([part.draws for part in parts]),
+        )
 
     def leaf(self, name: str) -> Tensor:
         """The three terms of a leaf together, `(samples,)`."""
@@ -66,20 +91,41 @@ class Bound:
         """Nats per sample, `(samples,)`."""
         return torch.stack([self.leaf(name) for name in self.prior]).sum(0)
 
+    @property
+    def error(self) -> Tensor:
+        """Standard error of the total from the draws, `(samples,)`."""
+        return _standard_error(torch.stack([*self.draws.values()]).sum(0))
+
+    def leaf_error(self, name: str) -> Tensor:
+        """Standard error of a leaf from the draws, `(samples,)`."""
+        return _standard_error(self.draws[name])
+
+    def mean_error(self, *names: str) -> float:
+        """Standard error, from the draws, of the mean over samples of some leaves, or of all."""
+        chosen = torch.stack([self.draws[name] for name in names or self.draws]).sum(0)
+        return float(_standard_error(chosen.mean(1)))
+
     def bits_per(self, count: Tensor | float) -> Tensor:
         """Bits per unit (dimension, character, atom) for that many units a sample."""
         return self.total / math.log(2) / count
 
     def __str__(self) -> str:
         """Mean over samples by leaf and term."""
-        rows = [f"{self.kind}; {self.units}, mean over {len(self.error)} samples"]
+        rows = [f"{self.kind}; {self.units}, mean over {len(self.total)} samples"]
         for name in self.prior:
             parts = (self.prior[name], self.divergence[name], self.reconstruction[name])
             prior, middle, last = (float(part.mean()) for part in parts)
             rows.append(f"  {name}: prior {prior:.4g} + steps {middle:.4g} + last {last:.4g}")
-        error = float(self.error.square().mean().div(len(self.error)).sqrt())
-        rows.append(f"  total {float(self.total.mean()):.4g} +- {error:.2g} (Monte Carlo)")
+        total, error = float(self.total.mean()), self.mean_error()
+        rows.append(f"  total {total:.4g} +- {error:.2g} (Monte Carlo)")
         return "\n".join(rows)
+
+
+def _standard_error(draws: Tensor) -> Tensor:
+    """Standard error of the mean over the first axis; NaN for one draw."""
+    if len(draws) == 1:
+        return torch.full_like(draws[0], torch.nan)
+    return draws.std(0) / math.sqrt(len(draws))
 
 
 @torch.no_grad()
@@ -130,13 +176,14 @@ def bound(
         _one_draw(denoiser, process, batch, times, random, draw * len(times), terms)
         for draw in range(draws)
     ]
-    middle = {n: torch.stack([a[n] for a, _ in per_draw]).mean(0) for n in x_0}
-    last = {n: torch.stack([b[n] for _, b in per_draw]).mean(0) for n in x_0}
-    totals = torch.stack([torch.stack([a[n] + b[n] for n in x_0]).sum(0) for a, b in per_draw])
-    error = (
-        totals.std(0) / math.sqrt(draws) if draws > 1 else torch.full_like(totals[0], torch.nan)
+    middle = {n: torch.stack([a[n] for a, _ in per_draw]) for n in x_0}
+    last = {n: torch.stack([b[n] for _, b in per_draw]) for n in x_0}
+    return Bound(
+        _per_sample(process.prior_divergence(x_0), batch),
+        {n: value.mean(0) for n, value in middle.items()},
+        {n: value.mean(0) for n, value in last.items()},
+        {n: middle[n] + last[n] for n in x_0},
     )
-    return Bound(_per_sample(process.prior_divergence(x_0), batch), middle, last, error)
 
 
 def _per_sample(rows: Terms, batch: Batch) -> dict[str, Tensor]:

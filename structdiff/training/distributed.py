@@ -11,8 +11,9 @@ since a process that leaves alone would keep the others waiting.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,12 +23,15 @@ __all__ = [
     "average",
     "average_gradients",
     "finish",
+    "first_alone",
     "first_to_fail",
     "gather_text",
     "shard",
     "share_first",
     "start",
 ]
+
+T = TypeVar("T")
 
 
 def start(device: torch.device) -> None:
@@ -98,6 +102,15 @@ def any_process(flags: Sequence[bool], device: torch.device) -> list[bool]:
     count = torch.tensor([float(flag) for flag in flags], device=device)
     torch.distributed.all_reduce(count)
     return [bool(x) for x in count > 0]
+
+
+def first_alone(make: Callable[[], T]) -> T:
+    """What `make` gives, called in the first process before the others: it may leave a cache."""
+    rank, world = shard()
+    made = make() if rank == 0 else None
+    if world > 1:
+        torch.distributed.barrier()
+    return make() if made is None else made
 
 
 def gather_text(text: str) -> list[str]:

@@ -26,6 +26,7 @@ from structdiff import (
     marginal,
     uniform,
 )
+from structdiff.counter import Counter
 from structdiff.likelihood import Bound
 from structdiff.processes import Process
 from structdiff.processes.leaf import Leaf
@@ -203,7 +204,47 @@ def test_monte_carlo_error():
     spread = torch.stack([r.total for r in reports]).std(0)
     stated = torch.stack([r.error for r in reports]).square().mean(0).sqrt()
     assert (spread / stated - 1).abs().max() < 0.6
-    assert bound(denoiser, data, UniformTime(4), Generator(0)).error.isnan().all()
+    for name in data.leaves:
+        spread = torch.stack([r.leaf(name) for r in reports]).std(0)
+        stated = torch.stack([r.leaf_error(name) for r in reports]).square().mean(0).sqrt()
+        assert ((spread - stated).abs() < 0.6 * stated + 1e-12).all(), name
+    one = bound(denoiser, data, UniformTime(4), Generator(0))
+    assert one.error.isnan().all()
+    assert math.isnan(one.mean_error())
+
+
+def test_error_of_the_mean_knows_that_samples_share_steps():
+    """With few terms a draw, errors of samples go together and do not average out."""
+    process, data, (weight, *_) = mixed()
+    denoiser, grid = ExactDenoiser(process, data, weight), UniformTime(12)
+    batch = data.select(list(range(8)) * 20)
+    reports = [bound(denoiser, batch, grid, Generator(k), draws=8, terms=1) for k in range(40)]
+    spread = torch.stack([r.total.mean() for r in reports]).std()
+    stated = torch.tensor([r.mean_error() for r in reports]).square().mean().sqrt()
+    alone = torch.stack([r.error for r in reports]).square().mean().div(batch.samples).sqrt()
+    # A standard deviation of 40 has a relative error of 1 / sqrt(2 * 39) = 0.11.
+    assert abs(spread / stated - 1) < 0.4
+    assert alone < 0.6 * spread
+    apart = torch.stack([r.leaf("y").mean() for r in reports]).std()
+    stated = torch.tensor([r.mean_error("y") for r in reports]).square().mean().sqrt()
+    assert abs(apart / stated - 1) < 0.4
+
+
+def test_parts_of_a_batch_join():
+    process, data, (weight, *_) = mixed()
+    denoiser, grid = ExactDenoiser(process, data, weight), UniformTime(4)
+    whole = bound(denoiser, data, grid, Counter(0), draws=3)
+    parts = [
+        bound(denoiser, data.select(rows), grid, Counter(0), draws=3)
+        for rows in ([0, 1, 2], [3, 4, 5, 6, 7])
+    ]
+    joined = Bound.concatenate(parts)
+    torch.testing.assert_close(joined.total, whole.total)
+    torch.testing.assert_close(joined.error, whole.error)
+    assert joined.mean_error("z") == pytest.approx(whole.mean_error("z"))
+    single = bound(denoiser, data, grid, Counter(0), draws=1)
+    with pytest.raises(ValueError, match="one number of draws"):
+        Bound.concatenate([whole, single])
 
 
 def test_ragged_rows_and_given_rows():
@@ -221,7 +262,8 @@ def test_ragged_rows_and_given_rows():
 def test_units_and_text():
     one = {"x": torch.tensor([math.log(2.0), 3 * math.log(2.0)])}
     zero = {"x": torch.zeros(2)}
-    report = Bound(zero, one, zero, torch.tensor([0.3, 0.4]))
+    noise = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
+    report = Bound(zero, one, zero, {"x": one["x"] + noise})
     torch.testing.assert_close(report.bits_per(2), torch.tensor([0.5, 1.5]))
     torch.testing.assert_close(report.bits_per(torch.tensor([1.0, 3.0])), torch.ones(2))
     text = str(report)

@@ -1,0 +1,225 @@
+"""Drawing molecules at the command line: into a file, a folder of shards, or a list."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import current_thread, main_thread
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+
+from structdiff import __version__
+from structdiff.artifacts import Job, Made, Part, piecewise, write_atomic, write_json
+from structdiff.domains.molecules.data import read
+from structdiff.domains.molecules.order import Order
+from structdiff.domains.molecules.output import check_free, write
+from structdiff.domains.molecules.request import condition_of
+from structdiff.domains.molecules.run import Run
+from structdiff.domains.molecules.sampling import Progress, Samples
+from structdiff.domains.molecules.structures import Structures
+from structdiff.domains.molecules.tally import Tally
+from structdiff.training import Stopped
+
+__all__ = ["collect", "fill", "sample"]
+
+
+def sample(
+    run: Path,
+    molecules: int,
+    out: Path | None,
+    *,
+    condition: Mapping[str, str],
+    guidance: float | Mapping[str, float] | None,
+    sizes: tuple[int, ...],
+    given: Path | None,
+    only_valid: int | None,
+    settings: Mapping[str, Any],
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Draw molecules and write or list them; a path without a suffix is a folder of shards."""
+    shards = out is not None and (out.is_dir() or not out.suffix)
+    if out is not None and not shards:
+        check_free(out, overwrite=overwrite)
+    core = None if given is None else _core(given)
+    loaded = Run.load(run).drawing(**settings)
+    asked = {
+        "sizes": list(sizes) or None,
+        "condition": _parsed(loaded, condition),
+        "guidance": guidance,
+        "given": core,
+        "seed": seed,
+    }
+    wanted = molecules if only_valid is None else only_valid
+    order = Order(loaded, wanted, only_valid is not None, asked)
+    if out is None:
+        _list(*collect(order))
+    elif shards:
+        fill(order, out, overwrite=overwrite)
+    else:
+        drawn, tally = collect(order)
+        print("\n".join(tally.lines()))
+        print(write(out, drawn.structures, drawn.verdicts, overwrite=overwrite).report())
+
+
+def collect(order: Order) -> tuple[Samples, Tally]:
+    """Draw in one go.
+
+    Raises:
+        ValueError: If memory runs out for one molecule alone, or valid ones do not come.
+    """
+    drawn: list[tuple[Samples, Tally]] = []
+
+    def tally() -> Tally:
+        return sum((counted for _, counted in drawn), Tally())
+
+    with _progress(order, 0) as bar:
+
+        def make(part: Part) -> tuple[Samples, Tally]:
+            return order.draw(part, tally().kept, None if order.only_valid else bar.walk(part))
+
+        for _, made in piecewise(order.parts(tally), make):
+            drawn.append(made)
+            bar.settle(made[1].kept)
+    filled = [samples for samples, _ in drawn if len(samples)]
+    verdicts = [verdict for samples in filled for verdict in samples.verdicts]
+    structures = Structures.concatenate([samples.structures for samples in filled])
+    return Samples(structures, verdicts), tally()
+
+
+def fill(order: Order, path: Path, *, overwrite: bool) -> Job:
+    """Draw into a folder: an SDF file per batch, and a summary at the end.
+
+    A folder in which the same was begun is gone on with; it ends as it would have without a stop.
+
+    Raises:
+        ValueError: If the folder holds something else, memory runs out for one molecule alone, or
+            valid ones do not come.
+        Stopped: If a signal asked to stop.
+        OSError: If a file cannot be written.
+    """
+    about = {
+        "structdiff": __version__,
+        "torch": torch.__version__,
+        "run": str(order.run.folder.path),
+        "device": str(order.run.device),
+    }
+    job = Job(path, order.describe(), stem="molecules", about=about, overwrite=overwrite)
+    if job.lost:
+        print(f"missing or changed, drawn again: {', '.join(job.lost)}")
+    if job.done:
+        print(f"{path} goes on after {_tally(job).drawn:,} molecules drawn")
+    with _stoppable(job), _progress(order, _tally(job).kept) as bar:
+
+        def make(part: Part) -> Made:
+            before = _tally(job, part.low).kept
+            samples, tally = order.draw(part, before, None if order.only_valid else bar.walk(part))
+            content, written = _sdf(samples)
+            bar.settle(tally.kept)
+            return Made({".sdf": content}, {**tally.counts(), "written": written})
+
+        job.run(order.parts(lambda: _tally(job)), make)
+    _summarise(job)
+    return job
+
+
+def _progress(order: Order, settled: int) -> Progress:
+    unit = "valid molecule" if order.only_valid else "molecule"
+    return Progress(order.wanted, settled=settled, unit=unit)
+
+
+def _tally(job: Job, below: int | None = None) -> Tally:
+    """What was drawn, or what was drawn below a number."""
+    records = job.records()
+    return Tally.total(r.counts for r in records if below is None or r.low < below)
+
+
+def _sdf(samples: Samples) -> tuple[bytes, int]:
+    """The molecules as an SDF file, and how many it holds."""
+    with TemporaryDirectory() as folder:
+        written = write(Path(folder) / "part.sdf", samples.structures, samples.verdicts)
+        return written.path.read_bytes(), written.molecules
+
+
+def _summarise(job: Job) -> None:
+    """Print the rates and write them beside the shards."""
+    tally, records = _tally(job), job.records()
+    report = tally.report(_smiles(job))
+    seconds = sum(record.seconds for record in records)
+    written = sum(record.counts["written"] for record in records)
+    numbers = {
+        **report.to_dict(),
+        "written": written,
+        "reasons": tally.counts()["reasons"],
+        "seconds": round(seconds, 3),
+        "molecules_per_second": round(tally.drawn / seconds, 3),
+    }
+    pace = f"{tally.drawn / seconds:.3g} drawn a second"
+    last = f"{written:,} molecules written to {job.path}, {len(records):,} shards, {pace}"
+    if written < tally.kept:
+        last += f", {tally.kept - written:,} left out (coordinates not finite)"
+    reasons = [f"- {count:,} x {reason}" for reason, count in tally.counts()["reasons"].items()]
+    page = ["# Summary", "", report.table(), "", "Why the others are not:", "", *reasons]
+    write_json(job.path / "summary.json", numbers)
+    write_atomic(job.path / "summary.md", ("\n".join([*page, "", last]) + "\n").encode())
+    print("\n".join([*tally.lines(), last]))
+
+
+def _smiles(job: Job) -> Iterator[str]:
+    """The SMILES fields of all shards, line by line."""
+    for path in job.files():
+        with path.open() as lines:
+            for line in lines:
+                if line.startswith(">  <SMILES>"):
+                    yield next(lines).strip()
+
+
+@contextmanager
+def _stoppable(job: Job) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the work at once, with a word on how to go on.
+
+    Raises:
+        Stopped: If one came.
+    """
+    main = current_thread() is main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        done = _tally(job).drawn
+        msg = f"stopped after {done:,} molecules; run the same command to go on in {job.path}"
+        raise Stopped(msg) from None
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _core(path: Path) -> Structures:
+    """The molecule that is given; of several, the first."""
+    found = read(path).structures
+    if len(found) > 1:
+        print(f"{path} has {len(found):,} molecules, the first one is given")
+    return found.select([0]).with_properties({})
+
+
+def _parsed(run: Run, condition: Mapping[str, str]) -> dict[str, ArrayLike]:
+    """Conditions as values; says which are beyond what the model was trained on."""
+    values = run.parse(condition)
+    for name, value in values.items():
+        known = condition_of(run.codec, name)
+        if known.outside(value):
+            ends = f"{list(known.low)} to {list(known.high)}"
+            print(f"{name} = {condition[name]} is outside the training data ({ends})")
+    return values
+
+
+def _list(drawn: Samples, tally: Tally) -> None:
+    print("\n".join(tally.lines()))
+    for verdict in drawn.verdicts:
+        good = verdict.smiles and verdict.connected
+        print(verdict.smiles if good else f"invalid: {verdict.reasons[0]}")

@@ -1,0 +1,138 @@
+"""Judging models and data at the command line."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from structdiff.artifacts import write_json
+from structdiff.artifacts.table import Cell, write_csv
+from structdiff.domains.molecules.card import write_card
+from structdiff.domains.molecules.data import Loaded, read
+from structdiff.domains.molecules.doctor import examine
+from structdiff.domains.molecules.evaluation import evaluate_run
+from structdiff.domains.molecules.run import Run
+from structdiff.domains.molecules.scoring import Scores
+from structdiff.domains.molecules.scoring import score as score_molecules
+
+__all__ = ["doctor", "evaluate", "score"]
+
+
+def evaluate(run: Path, molecules: int, *, settings: Mapping[str, Any], seed: int) -> None:
+    """Measure a run, write its page, and refresh its card."""
+    loaded = Run.load(run).drawing(**settings)
+    result = evaluate_run(loaded, molecules, seed=seed)
+    print(result.table())
+    write_card(loaded, result.measures())
+    print("written: " + ", ".join(str(path) for path in result.files))
+
+
+def score(
+    run: Path,
+    data: Path,
+    out: Path | None,
+    *,
+    draws: int,
+    steps: int,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Score the molecules of a file: a summary, and a table with a row for each.
+
+    Beside `out.csv`, `out.json` says what the numbers are.
+
+    Raises:
+        FileNotFoundError: If the run, the data or the folder of `out` is missing.
+        ValueError: If nothing can be scored, or `out` cannot be written.
+    """
+    if out is not None:
+        _check_table(out, overwrite=overwrite)
+    model = Run.load(run)
+    loaded = read(data, max_atoms=model.config.data.max_atoms)
+    scores = score_molecules(
+        model.denoiser, model.codec, model.config, loaded.structures,
+        draws=draws, steps=steps, seed=seed,
+    )  # fmt: skip
+    print(scores.summary())
+    if loaded.skipped:
+        print(loaded.report())
+    if out is None:
+        return
+    write_csv(out, _rows(loaded, scores))
+    write_json(_facts_of(out), _facts(run, data, loaded, scores))
+    print(f"written: {out}, and what its numbers are: {_facts_of(out)}")
+
+
+def _facts_of(out: Path) -> Path:
+    return out.with_suffix(".json")
+
+
+def _check_table(out: Path, *, overwrite: bool) -> None:
+    """Refuses, before any work is done, a path that cannot or must not be written."""
+    if out.suffix.lower() != ".csv":
+        msg = f"cannot write {out}: scores are a .csv; choose such a name"
+        raise ValueError(msg)
+    if not out.parent.is_dir():
+        msg = f"no such folder: {out.parent}; create it first"
+        raise FileNotFoundError(msg)
+    for path in (out, _facts_of(out)):
+        if path.exists() and not overwrite:
+            msg = f"{path} exists; choose another name, or allow --overwrite"
+            raise ValueError(msg)
+
+
+def _rows(loaded: Loaded, scores: Scores) -> dict[str, list[Cell]]:
+    """The molecules and the records that could not be read, in the file's order."""
+    molecules, skipped = loaded.structures, loaded.skipped
+    rows: dict[str, list[Cell]] = {
+        "name": [*(molecules.name or loaded.where), *("" for _ in skipped)],
+        "where": [*loaded.where, *(s.where for s in skipped)],
+    }
+    for column, cells in scores.columns().items():
+        blank: Cell = "" if column in ("atoms", "conditions") else float("nan")
+        rows[column] = [*cells, *(blank for _ in skipped)]
+    rows["reason"] = [*scores.reasons, *(f"not read: {s.reason}" for s in skipped)]
+    order = _order(loaded.where, [s.where for s in skipped])
+    return {column: [cells[i] for i in order] for column, cells in rows.items()}
+
+
+def _order(read: Sequence[str], skipped: Sequence[str]) -> list[int]:
+    """Where the skipped stand among those read, which keep their order."""
+    keys = [_key(where) for where in (*read, *skipped)]
+    ranks = [(i, 1) for i in range(len(read))]
+    ranks += [(bisect_left(keys, key, hi=len(read)), 0) for key in keys[len(read) :]]
+    return sorted(range(len(ranks)), key=lambda i: (ranks[i], keys[i]))
+
+
+def _key(where: str) -> list[str | int]:
+    """So that record 10 comes after record 9."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", where)]
+
+
+def _facts(run: Path, data: Path, loaded: Loaded, scores: Scores) -> dict[str, Any]:
+    """What the numbers of a table are, and their means."""
+    means = {
+        name: {**value._asdict(), "Monte-Carlo error": error}
+        for name, (value, error) in scores.means().items()
+    }
+    return {
+        "run": str(run),
+        "data": str(data),
+        **scores.facts(),
+        "not read": len(loaded.skipped),
+        "columns": {
+            "nats": "the bound: position + element, each prior + steps + last",
+            "*_error": "Monte-Carlo standard error",
+            "size": "-log p(number of atoms) under the law of sizes; not part of nats",
+            "reason": "why a molecule has no score",
+        },
+        "mean [95 % bootstrap interval over molecules]": means,
+    }
+
+
+def doctor(path: Path) -> None:
+    """Look at data before training."""
+    print(examine(path).text())

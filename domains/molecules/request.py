@@ -1,0 +1,161 @@
+"""What to draw: how many molecules, of which sizes, with which conditions and given atoms.
+
+The molecules of a request are numbered from 0; sizes follow p(size | condition) of the data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from structdiff.codecs import Condition, draw_sizes, encode_conditions
+from structdiff.domains.molecules.codec import MoleculeCodec
+from structdiff.domains.molecules.structures import Structures
+
+__all__ = ["Request", "condition_of", "request"]
+
+_BLOCK = 4096  # sizes drawn at a time
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw.
+
+    Arguments:
+        counts: Number of atoms of each molecule.
+        condition: Encoded conditions by name, one row per molecule.
+        present: Where they are known, `(molecules,)`.
+        guidance: Guidance scale, one for all conditions or one for each.
+        given: A molecule whose atoms every drawn one contains, where they are.
+        seed: Start of the random numbers.
+    """
+
+    counts: tuple[int, ...]
+    condition: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
+    guidance: float | Mapping[str, float]
+    given: Structures | None
+    seed: int
+
+
+def request(
+    codec: MoleculeCodec,
+    molecules: int,
+    *,
+    sizes: Sequence[int] | None = None,
+    condition: Mapping[str, ArrayLike] | None = None,
+    guidance: float | Mapping[str, float] = 1.0,
+    given: Structures | None = None,
+    seed: int = 0,
+) -> Request:
+    """A request, with sizes drawn from p(size | condition), or from a list.
+
+    The first molecules of a longer request are those of a shorter one.
+
+    Arguments:
+        codec: Vocabulary, sizes and conditions.
+        molecules: How many.
+        sizes: Numbers of atoms to choose from.
+        condition: Value of each condition, one for all molecules or one for each.
+        guidance: Guidance scale.
+        given: A part that every molecule has.
+        seed: Start of the random numbers.
+
+    Raises:
+        ValueError: If a number is out of range, a condition is not known, or the sizes leave no
+            room for the given part.
+    """
+    if molecules < 1:
+        msg = f"the number of molecules must be at least 1, got {molecules}"
+        raise ValueError(msg)
+    if sizes is not None and (not len(sizes) or min(sizes) < 2):
+        msg = f"sizes must be numbers of atoms, each at least 2, got {list(sizes)}"
+        raise ValueError(msg)
+    if seed < 0:
+        msg = f"seed must be at least 0, got {seed}"
+        raise ValueError(msg)
+    asked = condition or {}
+    _check_guidance(codec, asked, guidance)
+    values = {n: _per_molecule(condition_of(codec, n), x, molecules) for n, x in asked.items()}
+    encoded, present = encode_conditions(codec.conditions, values)
+    if given is not None:
+        codec.encode(given.select([0]).with_properties({}))
+    least = 0 if given is None else int(given.count[0]) + 1
+    random, counts = np.random.default_rng(seed), list[int]()
+    for low in range(0, molecules, _BLOCK):
+        rows = slice(low, min(low + _BLOCK, molecules))
+        known = ({n: x[rows] for n, x in part.items()} for part in (encoded, present))
+        weights = codec.sizes.weights(rows.stop - low, *known)
+        counts += draw_sizes(_allowed(weights, sizes, least), random).tolist()
+    return Request(tuple(counts), encoded, present, guidance, given, seed)
+
+
+def condition_of(codec: MoleculeCodec, name: str) -> Condition:
+    """A condition by name.
+
+    Raises:
+        ValueError: If the model was not trained with it.
+    """
+    known = {one.name: one for one in codec.conditions}
+    if name not in known:
+        has = f"the run knows the conditions {sorted(known)}" if known else "the run knows none"
+        msg = f"there is no condition {name!r}, {has}: train with --condition {name} to add it"
+        raise ValueError(msg)
+    return known[name]
+
+
+def _check_guidance(
+    codec: MoleculeCodec, condition: Mapping[str, ArrayLike], guidance: float | Mapping[str, float]
+) -> None:
+    """Refuse a scale that has nothing to act on."""
+    scales = dict(guidance) if isinstance(guidance, Mapping) else {"": guidance}
+    if not scales or not all(math.isfinite(scale) for scale in scales.values()):
+        msg = f"guidance must be a finite number, or one for each condition, got {guidance}"
+        raise ValueError(msg)
+    if not condition and guidance != 1:
+        known = [one.name for one in codec.conditions]
+        has = f"give one of {known}" if known else "but the run was trained without any"
+        msg = f"guidance = {guidance} needs a condition: {has}, or leave guidance at 1"
+        raise ValueError(msg)
+    unknown = sorted(scales.keys() - condition.keys() - {""})
+    if unknown:
+        msg = (
+            f"guidance names {unknown}, but the conditions that are asked are {sorted(condition)}"
+        )
+        raise ValueError(msg)
+
+
+def _per_molecule(condition: Condition, value: ArrayLike, molecules: int) -> ArrayLike:
+    """One value for each molecule; a single one (or one vector) is repeated."""
+    array = np.asarray(value)
+    one = (condition.entries,) if condition.entries > 1 else ()
+    if array.shape == one:
+        return np.broadcast_to(array, (molecules, *one))
+    if array.shape != (molecules, *one):
+        must = f"{one} for all molecules or {(molecules, *one)}, one for each"
+        msg = f"condition {condition.name!r} must have the shape {must}, got {array.shape}"
+        raise ValueError(msg)
+    return array
+
+
+def _allowed(
+    weights: NDArray[np.float64], sizes: Sequence[int] | None, least: int
+) -> NDArray[np.float64]:
+    """Weights of the sizes that were asked for, at least that of the given part and an atom.
+
+    Raises:
+        ValueError: If none is left.
+    """
+    if sizes is not None:
+        weights = np.tile(np.bincount(np.asarray(sizes)).astype(np.float64), (len(weights), 1))
+    weights[:, :least] = 0
+    if (weights.sum(1) == 0).any():
+        has = f"the given part has {least - 1} atoms"
+        msg = f"no size is left: {has}, a molecule needs more. Pass larger --sizes"
+        raise ValueError(msg)
+    return weights
