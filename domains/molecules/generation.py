@@ -117,8 +117,8 @@ def fill(order: Order, path: Path, *, overwrite: bool) -> Job:
     with _stoppable(job), _progress(order, _tally(job).kept) as bar:
 
         def make(part: Part) -> Made:
-            before = _tally(job, part.low).kept
-            samples, tally = order.draw(part, before, None if order.only_valid else bar.walk(part))
+            kept, done = _tally(job).kept, None if order.only_valid else bar.walk(part)
+            samples, tally = order.draw(part, kept, done)
             content, written = _sdf(samples)
             bar.settle(tally.kept)
             return Made({".sdf": content}, {**tally.counts(), "written": written})
@@ -133,10 +133,9 @@ def _progress(order: Order, settled: int) -> Progress:
     return Progress(order.wanted, settled=settled, unit=unit)
 
 
-def _tally(job: Job, below: int | None = None) -> Tally:
-    """What was drawn, or what was drawn below a number."""
-    records = job.records()
-    return Tally.total(r.counts for r in records if below is None or r.low < below)
+def _tally(job: Job) -> Tally:
+    """What was drawn so far."""
+    return Tally.total(record.counts for record in job.records())
 
 
 def _sdf(samples: Samples) -> tuple[bytes, int]:

@@ -95,7 +95,7 @@ class Order:
 
         Arguments:
             part: Which molecules; they are named by their number.
-            kept: How many of the parts before are kept.
+            kept: How many of the other parts are kept.
             done: Called with the share of the steps that are done.
 
         Returns:

@@ -14,7 +14,6 @@ from structdiff.domains.molecules import (
     write_card,
 )
 from structdiff.domains.molecules.loading import load_data
-from structdiff.domains.molecules.sampling import draw_sizes
 
 SMALL = {
     "network": {"layers": 2, "width": 16, "hidden": 16, "basis": 8},
@@ -60,17 +59,27 @@ def test_a_batch_depends_on_the_seed_and_its_number_alone(run):
 
 
 def test_sizes_follow_the_histogram_or_the_list(run):
-    drawn = draw_sizes(run.codec, 20_000, None, 0, 0)
-    counts = np.bincount(drawn, minlength=len(run.codec.sizes)) / 20_000
-    expected = np.asarray(run.codec.sizes) / sum(run.codec.sizes)
+    drawn = run.request(20_000).counts
+    histogram = np.asarray(run.codec.sizes.histogram)
+    counts = np.bincount(drawn, minlength=len(histogram)) / 20_000
+    expected = histogram / histogram.sum()
     assert abs(counts - expected).max() < 5 * np.sqrt(0.25 / 20_000)
-    assert set(draw_sizes(run.codec, 200, [9, 12], 0, 0)) == {9, 12}
+    assert set(run.request(200, sizes=[9, 12]).counts) == {9, 12}
     with pytest.raises(ValueError, match="each at least 2"):
-        draw_sizes(run.codec, 3, [1], 0, 0)
-    with pytest.raises(ValueError, match="no size is left"):
-        draw_sizes(run.codec, 3, [4], 0, 6)
+        run.request(3, sizes=[1])
+    core = Structures.from_list([([6] * 6, np.arange(18.0).reshape(6, 3))])
+    with pytest.raises(ValueError, match="the given part has 6 atoms, a molecule needs more"):
+        run.request(3, sizes=[4, 6], given=core)
+    assert set(run.request(50, sizes=[4, 6, 7], given=core).counts) == {7}
     with pytest.raises(ValueError, match="at least 1, got 0"):
         run.sample(0)
+
+
+def test_a_longer_request_begins_with_the_shorter_one(run):
+    long = run.request(10_000, seed=5).counts
+    for molecules in (1, 100, 4096, 4097, 9_999):
+        assert run.request(molecules, seed=5).counts == long[:molecules]
+    assert run.request(10_000, seed=6).counts != long
 
 
 def test_given_atoms_are_where_they_were_given(run):

@@ -1,0 +1,190 @@
+"""What is asked of a draw and what comes of it: conditions, given atoms, batches."""
+
+import math
+
+import numpy as np
+import pytest
+
+from structdiff.domains.molecules import MoleculesConfig, Run, Structures, embedded, train
+
+TINY = {
+    "data": {"validation": 0, "conditions": ("alpha",)},
+    "network": {"layers": 2, "width": 16, "hidden": 16, "basis": 8},
+    "training": {"steps": 30, "batch_size": 8, "warm_up": 5, "log_every": 30},
+    "sampler": {"steps": 8, "batch_size": 6},
+}
+CORE = Structures.from_list([([6, 6, 8], [[5.0, 5, 5], [6.5, 5, 5], [7.2, 6.1, 5]])])
+
+
+def tiny(folder, **changes):
+    config = MoleculesConfig.model_validate({**TINY, **changes})
+    return train(config, folder, say=lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that knows alpha and was trained on whole molecules."""
+    return tiny(tmp_path_factory.mktemp("runs") / "alpha")
+
+
+@pytest.fixture(scope="module")
+def completing(tmp_path_factory):
+    """A run trained on completing fragments, without conditions."""
+    changes = {"data": {"validation": 0}, "loss": {"given": 0.5}}
+    return tiny(tmp_path_factory.mktemp("runs") / "given", **changes)
+
+
+def drawn(run, molecules=4, **asked):
+    return run.sample(molecules, progress=False, **{"seed": 3, **asked}).structures
+
+
+def far(first, second):
+    """The largest distance between the atoms of two draws of the same sizes."""
+    assert first.count.tolist() == second.count.tolist()
+    return float(np.abs(first.position - second.position).max())
+
+
+def test_asking_for_a_condition_changes_the_molecules(run):
+    free = drawn(run, sizes=[9])
+    low, high = (drawn(run, sizes=[9], condition={"alpha": x}) for x in (40.0, 100.0))
+    assert min(far(free, low), far(free, high), far(low, high)) > 1e-3
+
+
+def test_guidance_runs_from_unconditional_through_conditional_to_beyond(run):
+    """Scale 0 is the walk that never heard of a condition, 1 the one that is only asked."""
+    asked = {"sizes": [9], "condition": {"alpha": 100.0}}
+    free, plain = drawn(run, sizes=[9]), drawn(run, **asked)
+    assert far(drawn(run, **asked, guidance=0.0), free) < 1e-4
+    assert far(drawn(run, **asked, guidance=1.0), plain) == 0
+    assert far(drawn(run, **asked, guidance={"alpha": 1.0}), plain) < 1e-4
+    assert far(drawn(run, **asked, guidance=2.0), plain) > 1e-3
+
+
+def test_a_value_for_each_molecule_goes_to_that_molecule(run):
+    """Keyed noise: molecule i is that of a draw in which its value is asked of all."""
+    values = np.array([40.0, 60.0, 80.0, 100.0])
+    settings = {"sizes": [7], "randomness": "sample", "guidance": 2.0}
+    each = drawn(run, condition={"alpha": values}, **settings)
+    for i, value in enumerate(values):
+        same = drawn(run, condition={"alpha": value}, **settings)
+        assert np.abs(each.molecule(i)[1] - same.molecule(i)[1]).max() < 1e-3
+    other = drawn(run, condition={"alpha": values[::-1]}, **settings)
+    assert np.abs(each.molecule(0)[1] - other.molecule(0)[1]).max() > 1e-2
+
+
+def test_sizes_follow_the_condition(run):
+    """A polarisability that is high is that of a large molecule: as in the data, in its bins."""
+    data = embedded()
+    alpha, count = data.properties["alpha"], data.count
+    found, expected = [], []
+    for value in np.quantile(alpha[np.isfinite(alpha)], [0.1, 0.5, 0.9]):
+        found.append(np.mean(run.request(4000, condition={"alpha": value}).counts))
+        near = np.argsort(np.abs(alpha - value))[:150]
+        expected.append(count[near].mean())
+    assert found[0] + 1 < found[1] < found[2] - 1
+    np.testing.assert_allclose(found, expected, atol=1.5)
+    mixed = run.request(4000, condition={"alpha": np.repeat([50.0, 95.0], 2000)}).counts
+    assert np.mean(mixed[:2000]) + 2 < np.mean(mixed[2000:])
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"condition": {"gap": 1.0}}, r"no condition 'gap', the run knows .*\['alpha'\]"),
+        ({"guidance": 2.0}, r"guidance = 2.0 needs a condition: give one of \['alpha'\]"),
+        ({"condition": {"alpha": 1.0}, "guidance": {"mu": 2.0}}, r"guidance names \['mu'\]"),
+        ({"condition": {"alpha": 1.0}, "guidance": math.nan}, "must be a finite number"),
+        ({"condition": {"alpha": 1.0}, "guidance": {}}, "must be a finite number"),
+        ({"condition": {"alpha": [1.0, 2.0]}}, r"shape \(\) .* or \(4,\), .*got \(2,\)"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(run, asked, why):
+    with pytest.raises(ValueError, match=why):
+        drawn(run, **asked)
+
+
+def test_a_run_without_conditions_says_so(completing):
+    with pytest.raises(ValueError, match="needs a condition: but the run was trained without any"):
+        drawn(completing, guidance=2.0)
+    with pytest.raises(ValueError, match="no condition 'alpha', the run knows none: train with"):
+        drawn(completing, condition={"alpha": 75.0})
+
+
+def holds(structures, core):
+    """How far the given atoms are from where they were given; there are others beside them."""
+    size = len(core.number)
+    for number, _ in structures:
+        assert number[:size].tolist() == core.number.tolist()
+        assert len(number) > size
+    return max(np.abs(position[:size] - core.position).max() for _, position in structures)
+
+
+@pytest.mark.parametrize("settings", [{"repaint": 1}, {"repaint": 3}, {"repaint": 1, "eta": 0.0}])
+@pytest.mark.parametrize("randomness", ["batch", "sample"])
+def test_given_atoms_are_held_by_a_model_that_was_not_trained_to(run, settings, randomness):
+    asked = {"sizes": [5, 9], "given": CORE, "randomness": randomness, **settings}
+    structures = drawn(run, 8, **asked)
+    assert holds(structures, CORE) < 1e-5
+    assert far(structures, drawn(run, 8, **asked)) == 0
+
+
+@pytest.mark.parametrize("settings", [{"repaint": 1}, {"repaint": 3}, {}])
+def test_given_atoms_are_held_by_the_walk_itself(run, completing, settings, monkeypatch):
+    """Not by what is done afterwards: before it they are there up to a translation."""
+    monkeypatch.setattr("structdiff.domains.molecules.sampling.at_home", lambda drawn, _: drawn)
+    model = run if settings else completing
+    home = CORE.position - CORE.position.mean(0)
+    for number, position in drawn(model, 6, sizes=[5, 9], given=CORE, **settings):
+        assert number[:3].tolist() == [6, 6, 8]
+        np.testing.assert_allclose(position[:3] - position[:3].mean(0), home, atol=1e-5)
+
+
+def test_repaint_is_another_walk_than_replacement(run):
+    asked = {"sizes": [8], "given": CORE}
+    assert far(drawn(run, **asked, repaint=1), drawn(run, **asked, repaint=3)) > 1e-2
+
+
+def test_given_atoms_are_held_by_a_model_that_was_trained_to(completing):
+    structures = drawn(completing, 8, sizes=[5, 9], given=CORE)
+    assert holds(structures, CORE) < 1e-5
+    away = Structures(CORE.position + 100.0, CORE.number, CORE.count)
+    moved = drawn(completing, 8, sizes=[5, 9], given=away)
+    assert holds(moved, away) < 1e-4  # a float32 at 100 Angstrom
+    assert far(Structures(moved.position - 100, moved.number, moved.count), structures) < 1e-2
+
+
+def test_given_atoms_are_held_with_a_condition(run):
+    asked = {"condition": {"alpha": 75.0}, "guidance": 2.0, "given": CORE, "sizes": [8]}
+    assert holds(drawn(run, **asked), CORE) < 1e-5
+
+
+def test_a_part_of_unknown_atoms_is_refused(run):
+    for core in (
+        Structures.from_list([([6, 17], [[0.0, 0, 0], [1.7, 0, 0]])]),
+        Structures(CORE.position, CORE.number, CORE.count, charge=np.array([0, 0, -1], np.int8)),
+    ):
+        with pytest.raises(ValueError, match=r"knows the elements .* have \['(Cl|O-)'\]"):
+            drawn(run, given=core)
+
+
+def test_keyed_noise_does_not_depend_on_the_batches(run):
+    whole = drawn(run, 6, sizes=[5, 9], randomness="sample")
+    cut = drawn(run, 6, sizes=[5, 9], randomness="sample", batch_size=2)
+    assert far(whole, cut) < 1e-3
+    stream = {"randomness": "batch", "sizes": [5, 9]}
+    assert far(drawn(run, 6, **stream), drawn(run, 6, **stream, batch_size=2)) > 0.1
+
+
+def test_memory_that_runs_out_halves_the_batch(run, monkeypatch):
+    """With keyed noise the halves hold the same molecules."""
+    whole, sizes, draw = drawn(run, 7, sizes=[6], randomness="sample"), [], Run.draw
+
+    def tight(self, asked, part, **named):
+        if part.high - part.low > 2:
+            raise MemoryError
+        sizes.append(part.high - part.low)
+        return draw(self, asked, part, **named)
+
+    monkeypatch.setattr(Run, "draw", tight)
+    assert far(drawn(run, 7, sizes=[6], randomness="sample"), whole) < 1e-3
+    assert sizes == [1, 2, 1, 2, 1]
