@@ -155,15 +155,14 @@ class Counter(Randomness):
             raise ValueError(msg)
         sample, row, entries = self._places(shape, device)
         pair = torch.arange((entries + 1) // 2, device=device)
-        counter = torch.broadcast_tensors(sample[:, None], (row << 32)[:, None] + pair)
-        low, high = (word.flatten() for word in counter)
+        low = sample[:, None].expand(-1, len(pair)).flatten()
+        high = ((row << 32)[:, None] + pair).flatten()
         drawn = torch.empty(len(low), 2, dtype=dtype, device=device)
         piece = CACHED if drawn.device.type == "cpu" else max(1, len(low))
         key = self._key()
-        for words, out in zip(
-            zip(low.split(piece), high.split(piece), strict=True), drawn.split(piece), strict=True
-        ):
-            out[:, 0], out[:, 1] = law(*threefry(words, key))
+        pieces = (torch.split(x, piece) for x in (low, high, drawn))
+        for *words, out in zip(*pieces, strict=True):
+            out[:, 0], out[:, 1] = law(*threefry((words[0], words[1]), key))
         return drawn.reshape(len(row), 2 * len(pair))[:, :entries].reshape(*shape)
 
     def _key(self) -> tuple[int, int]:

@@ -51,7 +51,7 @@ def threefry(counter: tuple[Tensor, Tensor], key: tuple[int, int]) -> tuple[Tens
         ['c2b6e3a8c2c69865', '6f81ed42f350084d']
     """
     words = (*key, key[0] ^ key[1] ^ PARITY)
-    low, high = torch.broadcast_tensors(*counter)
+    low, high = torch.broadcast_tensors(*counter)  # type: ignore[no-untyped-call]
     x_0, x_1 = low + signed(words[0]), high + signed(words[1])
     if x_0.device.type == "cpu":  # numpy's calls take a third of the time of torch's
         mix(x_0.numpy(), x_1.numpy(), words)

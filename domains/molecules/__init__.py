@@ -1,18 +1,18 @@
 """Molecules in three dimensions: positions and elements, generated together."""
 
 from structdiff.domains.molecules import commands
-from structdiff.domains.molecules.card import write_card
 from structdiff.domains.molecules.chemistry import Verdict, judge
 from structdiff.domains.molecules.codec import MoleculeCodec
 from structdiff.domains.molecules.data import embedded, read
-from structdiff.domains.molecules.doctor import examine
-from structdiff.domains.molecules.evaluation import Evaluation, evaluate_run
 from structdiff.domains.molecules.metrics import evaluate
 from structdiff.domains.molecules.output import write
 from structdiff.domains.molecules.recipe import MoleculesConfig
+from structdiff.domains.molecules.reports.card import write_card
+from structdiff.domains.molecules.reports.doctor import examine
+from structdiff.domains.molecules.reports.evaluation import Evaluation, evaluate_run
+from structdiff.domains.molecules.reports.scoring import Scores
 from structdiff.domains.molecules.run import Run, train
 from structdiff.domains.molecules.sampling import Samples
-from structdiff.domains.molecules.scoring import Scores
 from structdiff.domains.molecules.structures import Structures
 
 __all__ = [

@@ -10,11 +10,11 @@ from typing import Annotated
 
 import tyro
 
-from structdiff.domains.molecules.card import write_card
-from structdiff.domains.molecules.evaluation import evaluate_run
 from structdiff.domains.molecules.generation import sample
 from structdiff.domains.molecules.recipe import MoleculesConfig
-from structdiff.domains.molecules.reporting import doctor, evaluate, score
+from structdiff.domains.molecules.reports.card import write_card
+from structdiff.domains.molecules.reports.evaluation import evaluate_run
+from structdiff.domains.molecules.reports.reporting import doctor, evaluate, score
 from structdiff.domains.molecules.run import Run
 from structdiff.domains.molecules.run import train as train_run
 

@@ -15,14 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from structdiff.domains.molecules.files import kind, lines, opened
-from structdiff.domains.molecules.packed import read_npz
-from structdiff.domains.molecules.records import Loaded, Record, Skipped, gather
-from structdiff.domains.molecules.sdf import read_sdf
-from structdiff.domains.molecules.smiles import read_list, read_table
-from structdiff.domains.molecules.sources import NAMES, locate
+from structdiff.domains.molecules.readers.files import kind, lines, opened
+from structdiff.domains.molecules.readers.packed import read_npz
+from structdiff.domains.molecules.readers.records import Loaded, Record, Skipped, gather
+from structdiff.domains.molecules.readers.sdf import read_sdf
+from structdiff.domains.molecules.readers.smiles import read_list, read_table
+from structdiff.domains.molecules.readers.sources import NAMES, locate
+from structdiff.domains.molecules.readers.xyz import read_xyz
 from structdiff.domains.molecules.structures import Structures
-from structdiff.domains.molecules.xyz import read_xyz
 
 __all__ = ["Loaded", "Skipped", "Structures", "embedded", "read"]
 

@@ -6,7 +6,6 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import current_thread, main_thread
 from typing import Any
 
@@ -17,7 +16,7 @@ from structdiff import __version__
 from structdiff.artifacts import Job, Made, Part, piecewise, write_atomic, write_json
 from structdiff.domains.molecules.data import read
 from structdiff.domains.molecules.order import Order
-from structdiff.domains.molecules.output import check_free, write
+from structdiff.domains.molecules.output import check_free, encode, write
 from structdiff.domains.molecules.request import condition_of
 from structdiff.domains.molecules.run import Run
 from structdiff.domains.molecules.sampling import Progress, Samples
@@ -140,9 +139,8 @@ def _tally(job: Job) -> Tally:
 
 def _sdf(samples: Samples) -> tuple[bytes, int]:
     """The molecules as an SDF file, and how many it holds."""
-    with TemporaryDirectory() as folder:
-        written = write(Path(folder) / "part.sdf", samples.structures, samples.verdicts)
-        return written.path.read_bytes(), written.molecules
+    content, kept = encode(".sdf", samples.structures, samples.verdicts)
+    return content, len(kept)
 
 
 def _summarise(job: Job) -> None:

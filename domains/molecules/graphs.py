@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from structdiff.domains.molecules.chemistry import bonds
-from structdiff.domains.molecules.records import columns
+from structdiff.domains.molecules.readers.records import columns
 from structdiff.domains.molecules.structures import Structures
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from structdiff.domains.molecules.data import Loaded, Skipped, embedded, read
+from structdiff.domains.molecules.readers.sources import qm9_split
 from structdiff.domains.molecules.recipe import MoleculesConfig
-from structdiff.domains.molecules.sources import qm9_split
 from structdiff.domains.molecules.structures import Structures
 
 __all__ = ["Data", "load_data"]

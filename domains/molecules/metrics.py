@@ -38,7 +38,7 @@ from structdiff.domains.molecules.chemistry import (
     judge,
     stable_atoms,
 )
-from structdiff.domains.molecules.report import Report, Row, comparison
+from structdiff.domains.molecules.reports.report import Report, Row, comparison
 from structdiff.domains.molecules.structures import Integers, Structures
 
 __all__ = ["Report", "Row", "baselines", "comparison", "evaluate", "known_smiles"]

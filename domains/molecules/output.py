@@ -18,11 +18,11 @@ import numpy as np
 from rdkit import Chem, rdBase
 
 from structdiff.domains.molecules.chemistry import Verdict, plain_bonds, to_mol
-from structdiff.domains.molecules.files import check_free, write_atomically
-from structdiff.domains.molecules.packed import PREFIX
 from structdiff.domains.molecules.pictures import grid, trajectory
-from structdiff.domains.molecules.sdf import OURS
-from structdiff.domains.molecules.structures import SYMBOLS, Booleans, Structures
+from structdiff.domains.molecules.readers.files import check_free, write_atomically
+from structdiff.domains.molecules.readers.packed import PREFIX
+from structdiff.domains.molecules.readers.sdf import OURS
+from structdiff.domains.molecules.structures import SYMBOLS, Booleans, Integers, Structures
 
 __all__ = ["Written", "check_free", "grid", "trajectory", "write", "write_atomically"]
 
@@ -67,21 +67,34 @@ def write(
         ValueError: If the suffix is not known, the file exists, or it cannot be written.
     """
     path = Path(path)
+    check_free(path, overwrite=overwrite)
+    content, kept = encode(path.suffix.lower(), structures, verdicts)
+    write_atomically(path, content)
+    missing = np.setdiff1d(np.arange(len(structures)), kept)
+    return Written(path, len(kept), tuple(missing.tolist()))
+
+
+def encode(
+    suffix: str, structures: Structures, verdicts: Sequence[Verdict]
+) -> tuple[bytes, Integers]:
+    """Returns molecules in the format of a suffix, and which of them it can hold.
+
+    Raises:
+        ValueError: If there are not as many verdicts as molecules.
+    """
     formats = {".sdf": _sdf, ".xyz": _xyz, ".smi": _smi, ".npz": _npz}
     if len(verdicts) != len(structures):
         raise ValueError(
             f"verdicts has {len(verdicts)} entries for {len(structures)} molecules; "
             "pass judge(structures)"
         )
-    check_free(path, overwrite=overwrite)
-    smiles = path.suffix.lower() == ".smi"
+    smiles = suffix == ".smi"
     usable = np.array([v.smiles is not None for v in verdicts]) if smiles else structures.finite
     kept = np.flatnonzero(usable)
-    content = formats[path.suffix.lower()](
+    content = formats[suffix](
         structures.select(kept), [verdicts[i] for i in kept.tolist()], _names(structures, usable)
     )
-    write_atomically(path, content)
-    return Written(path, len(kept), tuple(np.flatnonzero(~usable).tolist()))
+    return content, kept
 
 
 def _names(structures: Structures, usable: Booleans) -> list[str]:

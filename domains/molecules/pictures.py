@@ -11,7 +11,7 @@ import numpy as np
 
 from structdiff.domains.molecules.chemistry import Verdict, plain_bonds
 from structdiff.domains.molecules.drawing import ASPECT, frame, render
-from structdiff.domains.molecules.files import check_free, write_atomically
+from structdiff.domains.molecules.readers.files import check_free, write_atomically
 from structdiff.domains.molecules.structures import Structures
 
 if TYPE_CHECKING:

@@ -126,7 +126,8 @@ class SamplerConfig(_Config):
     guidance: float = 1.0
     """Guidance scale w of conditions: 0 unconditional, 1 conditional, above 1 guided."""
     repaint: int = Field(default=1, ge=1)
-    """How often each stretch of steps is repeated for a given part that was not trained."""
+    """How often each stretch of steps is repeated for a given part that was not trained; above 1
+    the temperature is 1."""
     batch_size: int = Field(default=100, ge=1)
     """Molecules drawn together."""
     randomness: Literal["batch", "sample"] = "batch"

@@ -30,9 +30,9 @@ from structdiff.domains.molecules.recipe import (
     grid_of,
     objective_of,
 )
+from structdiff.domains.molecules.reports.scoring import Scores, score
 from structdiff.domains.molecules.request import Request, condition_of, request
 from structdiff.domains.molecules.sampling import Progress, Samples, Watch, draw
-from structdiff.domains.molecules.scoring import Scores, score
 from structdiff.domains.molecules.structures import Structures
 from structdiff.likelihood import Bound, bound
 from structdiff.random import Generator
@@ -65,13 +65,12 @@ def train(
     start(pick_device(config.training.device))
     data = first_alone(lambda: load_data(config))
     rank, _ = shard()
+    codec = MoleculeCodec.fit(data.train, config.data.conditions)
     if rank == 0:
         folder.open("molecules", config.model_dump(mode="json"))
         if data.skipped or data.notes:
             say(data.report)
         say(f"{len(data.train)} molecules for training, {len(data.validation)} for validation")
-    codec = MoleculeCodec.fit(data.train, config.data.conditions)
-    if rank == 0:
         write_json(folder.codec, codec.state())
     denoiser = build(config, codec)
     records = codec.encode(data.train)

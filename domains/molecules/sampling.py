@@ -123,7 +123,12 @@ def draw(
             x = carry.x
             watch(step, codec.structures(x["position"], x["element"], np.asarray(counts)))
 
-    drawn = walk.sample(start, _random(asked.seed, part, config), seen)
+    random = _random(asked.seed, part, config)
+    temperature = config.sampler.temperature
+    # RePaint adds noise again and again: at another temperature it would not be the time's.
+    if temperature != 1 and not isinstance(walk, RePaint):
+        random = Tempered(random, temperature)
+    drawn = walk.sample(start, random, seen)
     return codec.decode(drawn if known is None else at_home(drawn, known))
 
 
@@ -144,12 +149,10 @@ def _walk(
 
 def _random(seed: int, part: Part, config: MoleculesConfig) -> Randomness:
     """Random numbers of a part."""
-    source: Randomness = Counter(seed)
-    if config.sampler.randomness == "batch":
-        state = np.random.SeedSequence([seed, *part.key]).generate_state(1)
-        source = Generator(int(state[0]))
-    temperature = config.sampler.temperature
-    return source if temperature == 1 else Tempered(source, temperature)
+    if config.sampler.randomness == "sample":
+        return Counter(seed)
+    state = np.random.SeedSequence([seed, *part.key]).generate_state(1)
+    return Generator(int(state[0]))
 
 
 def _blank(denoiser: Denoiser, asked: Request, part: Part, device: torch.device) -> Batch:

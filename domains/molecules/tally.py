@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from structdiff.domains.molecules.chemistry import Verdict
-from structdiff.domains.molecules.report import Report, Row
+from structdiff.domains.molecules.reports.report import Report, Row
 
 __all__ = ["Tally", "interval", "unique"]
 

@@ -50,9 +50,10 @@ def sample(
 
     Args:
         run: Folder of the run.
-        n: How many to draw.
-        out: File to write, its suffix says the format; or a folder, which is filled shard by
-            shard and goes on where it was stopped. Without one, a list is printed.
+        n: How many to draw; not used with --only-valid.
+        out: File to write, its suffix says the format; or a folder (a path without a suffix, or
+            one that exists), which is filled shard by shard and goes on where it was stopped.
+            Without one, a list is printed.
         condition: What is asked of the samples: NAME=VALUE, several if need be.
         guidance: Scale of the conditions: 0 unconditional, 1 conditional, above 1 guided; one
             number, or NAME=NUMBER for each condition.

@@ -67,8 +67,11 @@ class Condition:
             has = "is known of no sample" if not len(known) else "is the same for all samples"
             msg = f"condition {name!r} {has}: choose another property"
             raise ValueError(msg)
-        columns = (known.mean(0), known.std(0), known.min(0), known.max(0))
-        return cls(name, *(tuple(float(x) for x in column) for column in columns))
+        mean, std, low, high = (
+            tuple(float(x) for x in column)
+            for column in (known.mean(0), known.std(0), known.min(0), known.max(0))
+        )
+        return cls(name, mean, std, low, high)
 
     @property
     def entries(self) -> int:
@@ -102,9 +105,10 @@ class Condition:
         try:
             table = array.astype(np.float64).reshape(-1, self.entries)
         except ValueError:
-            msg = f"condition {self.name!r} needs {self.entries} number(s) a sample, got {values}"
+            got = array.tolist()
+            msg = f"condition {self.name!r} needs {self.entries} number(s) a sample, got {got}"
             raise ValueError(msg) from None
-        known = np.isfinite(table).all(1)
+        known = np.asarray(np.isfinite(table).all(1))
         scaled = (table - np.asarray(self.mean)) / np.asarray(self.std)
         scaled = np.where(known[:, None], scaled, 0.0)
         return torch.from_numpy(scaled.astype(np.float32)), torch.from_numpy(known)

@@ -109,7 +109,7 @@ def draw_sizes(weights: Floats, random: np.random.Generator) -> NDArray[np.int64
 
 def _columns(condition: Mapping[str, Tensor]) -> dict[str, Floats]:
     """Each condition, or each entry of a vector, as a column of numbers."""
-    columns = {}
+    columns: dict[str, Floats] = {}
     for name, value in condition.items():
         table = value.numpy().astype(np.float64).reshape(len(value), -1)
         names = [name] if table.shape[1] == 1 else [f"{name}[{i}]" for i in range(table.shape[1])]

@@ -7,11 +7,11 @@ import torch
 from structdiff.domains.molecules import MoleculesConfig, Structures, embedded, write
 from structdiff.domains.molecules.chemistry import judge
 from structdiff.domains.molecules.codec import MoleculeCodec
-from structdiff.domains.molecules.doctor import PAIR_BYTES, examine
-from structdiff.domains.molecules.inspection import UNITS, contacts, flat, twins, unit_of
 from structdiff.domains.molecules.loading import load_data
 from structdiff.domains.molecules.recipe import build, objective_of
-from structdiff.domains.molecules.reporting import doctor
+from structdiff.domains.molecules.reports.doctor import PAIR_BYTES, examine
+from structdiff.domains.molecules.reports.inspection import UNITS, contacts, flat, twins, unit_of
+from structdiff.domains.molecules.reports.reporting import doctor
 from structdiff.random import Generator
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from structdiff.domains.molecules import files
 from structdiff.domains.molecules.data import embedded, read
-from structdiff.domains.molecules.records import columns
+from structdiff.domains.molecules.readers import files
+from structdiff.domains.molecules.readers.records import columns
 
 XYZ = "3\n{title}\nO 0 0 0\nH 0.7572 0.5865 0\nH -0.7572 0.5865 0.1\n"
 ACETATE = """acetate

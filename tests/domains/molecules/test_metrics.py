@@ -14,7 +14,7 @@ from structdiff.domains.molecules.metrics import (
     known_smiles,
     nearest_distance,
 )
-from structdiff.domains.molecules.report import Report, Row
+from structdiff.domains.molecules.reports.report import Report, Row
 
 
 @pytest.fixture(scope="module")

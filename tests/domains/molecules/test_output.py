@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from rdkit import Chem
 
-from structdiff.domains.molecules import files
 from structdiff.domains.molecules.chemistry import bonds, judge
 from structdiff.domains.molecules.data import Structures, embedded, read
 from structdiff.domains.molecules.drawing import frame, render
 from structdiff.domains.molecules.output import grid, trajectory, write
+from structdiff.domains.molecules.readers import files
 
 METHANE = (
     [6, 1, 1, 1, 1],

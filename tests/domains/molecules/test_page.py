@@ -20,10 +20,11 @@ from structdiff.domains.molecules import (
     write,
     write_card,
 )
-from structdiff.domains.molecules.charts import curves, histograms
 from structdiff.domains.molecules.chemistry import judge
 from structdiff.domains.molecules.codec import MoleculeCodec
-from structdiff.domains.molecules.page import (
+from structdiff.domains.molecules.recipe import build
+from structdiff.domains.molecules.reports.charts import curves, histograms
+from structdiff.domains.molecules.reports.page import (
     Heading,
     Picture,
     Table,
@@ -31,7 +32,6 @@ from structdiff.domains.molecules.page import (
     html_page,
     markdown_page,
 )
-from structdiff.domains.molecules.recipe import build
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJ"

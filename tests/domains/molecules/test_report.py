@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from structdiff.domains.molecules.report import (
+from structdiff.domains.molecules.reports.report import (
     Report,
     Row,
     comparison,

@@ -12,8 +12,8 @@ from structdiff.artifacts import RunFolder
 from structdiff.domains.molecules import MoleculesConfig, Run, Structures, embedded
 from structdiff.domains.molecules.codec import MoleculeCodec
 from structdiff.domains.molecules.recipe import build
-from structdiff.domains.molecules.reporting import score as score_file
-from structdiff.domains.molecules.scoring import score
+from structdiff.domains.molecules.reports.reporting import score as score_file
+from structdiff.domains.molecules.reports.scoring import score
 
 STEPS = 12
 

@@ -5,11 +5,11 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import rdForceFieldHelpers
 
-from structdiff.domains.molecules import embedding
 from structdiff.domains.molecules.chemistry import judge
-from structdiff.domains.molecules.conformer import conformer
 from structdiff.domains.molecules.data import read
-from structdiff.domains.molecules.embedding import embed
+from structdiff.domains.molecules.readers import embedding
+from structdiff.domains.molecules.readers.conformer import conformer
+from structdiff.domains.molecules.readers.embedding import embed
 
 NAMES = ["CCO", "CC(C)O", "NCC#N", "O=C1CCCO1", "FC(F)F", "C[NH3+]"]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from structdiff.domains.molecules import sources
 from structdiff.domains.molecules.data import read
-from structdiff.domains.molecules.qm9 import COLUMNS, TABLES
-from structdiff.domains.molecules.sources import locate, qm9, qm9_split
+from structdiff.domains.molecules.readers import sources
+from structdiff.domains.molecules.readers.qm9 import COLUMNS, TABLES
+from structdiff.domains.molecules.readers.sources import locate, qm9, qm9_split
 
 QM9 = Path(__file__).parents[3].parent / "shared" / "data" / "qm9"
 ROWS = {  # two per table: in the file the indices of the parts are mixed

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from structdiff.domains.molecules.records import Record, Skipped
+from structdiff.domains.molecules.readers.records import Record, Skipped
 from structdiff.domains.molecules.structures import NUMBERS
 
 __all__ = ["OURS", "read_sdf"]

@@ -9,8 +9,8 @@ from typing import Any
 import structdiff
 from structdiff.artifacts import write_atomic
 from structdiff.codecs import Condition
+from structdiff.domains.molecules.readers.sources import NAMES
 from structdiff.domains.molecules.run import Run
-from structdiff.domains.molecules.sources import NAMES
 
 __all__ = ["write_card"]
 
@@ -66,7 +66,7 @@ def _data(run: Run) -> str:
 
 
 def _origin(run: Run) -> dict[str, str]:
-    name, embedded = run.config.data.path, Path(__file__).with_name("qm9_mini2000.npz")
+    name, embedded = run.config.data.path, Path(__file__).parents[1] / "qm9_mini2000.npz"
     if name is not None:
         who = "to be filled in by who trained it"
         return {"source": name, "SHA-256": _digest(name, Path(name)), "licence": who}

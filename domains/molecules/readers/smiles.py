@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from structdiff.domains.molecules.records import Record, Skipped
+from structdiff.domains.molecules.readers.records import Record, Skipped
 
 __all__ = ["read_list", "read_table"]
 
@@ -84,7 +84,7 @@ def _entry(row: list[str], columns: list[str], lower: list[str], where: str) -> 
 
 
 def _embedded(entries: list[Entry], max_atoms: int) -> Iterator[Record | Skipped]:
-    from structdiff.domains.molecules.embedding import embed
+    from structdiff.domains.molecules.readers.embedding import embed
 
     made = embed([entry.smiles for entry in entries], max_atoms=max_atoms)
     for (where, smiles, name, properties), found in zip(entries, made, strict=True):

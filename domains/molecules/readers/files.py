@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, cast
 from uuid import uuid4
 
-from structdiff.domains.molecules.records import Skipped
+from structdiff.domains.molecules.readers.records import Skipped
 
 __all__ = ["FAULTS", "cache_folder", "check_free", "kind", "lines", "opened", "write_atomically"]
 

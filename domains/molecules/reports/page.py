@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from structdiff.domains.molecules.report import markdown_table
+from structdiff.domains.molecules.reports.report import markdown_table
 
 __all__ = ["Block", "Heading", "Picture", "Table", "Words", "html_page", "markdown_page"]
 

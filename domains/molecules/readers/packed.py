@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from structdiff.domains.molecules.records import Record
+from structdiff.domains.molecules.readers.records import Record
 from structdiff.domains.molecules.structures import Structures
 
 __all__ = ["PREFIX", "read_npz", "split_unit"]

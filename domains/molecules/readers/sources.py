@@ -30,8 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from structdiff.domains.molecules.files import cache_folder
-from structdiff.domains.molecules.qm9 import MOLECULES, TABLES, convert_folder, convert_wheel
+from structdiff.domains.molecules.readers.files import cache_folder
+from structdiff.domains.molecules.readers.qm9 import (
+    MOLECULES,
+    TABLES,
+    convert_folder,
+    convert_wheel,
+)
 
 __all__ = ["NAMES", "Split", "locate", "qm9", "qm9_split"]
 

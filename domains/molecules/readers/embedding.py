@@ -30,8 +30,8 @@ import rdkit
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from structdiff.domains.molecules import conformer as script
-from structdiff.domains.molecules.files import cache_folder, write_atomically
+from structdiff.domains.molecules.readers import conformer as script
+from structdiff.domains.molecules.readers.files import cache_folder, write_atomically
 
 __all__ = ["Conformer", "embed"]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from structdiff.artifacts import write_json
 from structdiff.artifacts.table import Cell, write_csv
-from structdiff.domains.molecules.card import write_card
 from structdiff.domains.molecules.data import Loaded, read
-from structdiff.domains.molecules.doctor import examine
-from structdiff.domains.molecules.evaluation import evaluate_run
+from structdiff.domains.molecules.reports.card import write_card
+from structdiff.domains.molecules.reports.doctor import examine
+from structdiff.domains.molecules.reports.evaluation import evaluate_run
+from structdiff.domains.molecules.reports.scoring import Scores
+from structdiff.domains.molecules.reports.scoring import score as score_molecules
 from structdiff.domains.molecules.run import Run
-from structdiff.domains.molecules.scoring import Scores
-from structdiff.domains.molecules.scoring import score as score_molecules
 
 __all__ = ["doctor", "evaluate", "score"]
 

@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 
-from structdiff.domains.molecules.records import Record, Skipped
+from structdiff.domains.molecules.readers.records import Record, Skipped
 from structdiff.domains.molecules.structures import NUMBERS, SYMBOLS
 
 __all__ = ["QM9_UNITS", "read_xyz"]

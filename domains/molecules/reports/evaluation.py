@@ -11,11 +11,12 @@ from numpy.typing import ArrayLike
 
 import structdiff
 from structdiff.artifacts import write_atomic, write_json
-from structdiff.domains.molecules.charts import curves, histograms
 from structdiff.domains.molecules.loading import Data, load_data
 from structdiff.domains.molecules.metrics import baselines, evaluate
 from structdiff.domains.molecules.output import write
-from structdiff.domains.molecules.page import (
+from structdiff.domains.molecules.pictures import grid, trajectory
+from structdiff.domains.molecules.reports.charts import curves, histograms
+from structdiff.domains.molecules.reports.page import (
     Block,
     Heading,
     Picture,
@@ -24,8 +25,7 @@ from structdiff.domains.molecules.page import (
     html_page,
     markdown_page,
 )
-from structdiff.domains.molecules.pictures import grid, trajectory
-from structdiff.domains.molecules.report import (
+from structdiff.domains.molecules.reports.report import (
     Report,
     comparison,
     comparison_rows,

@@ -21,7 +21,7 @@ from typing import IO
 import numpy as np
 from tqdm import tqdm
 
-from structdiff.domains.molecules.files import write_atomically
+from structdiff.domains.molecules.readers.files import write_atomically
 from structdiff.domains.molecules.structures import NUMBERS
 
 __all__ = ["MOLECULES", "TABLES", "convert", "convert_folder", "convert_wheel"]

@@ -18,10 +18,10 @@ from tqdm import tqdm
 from structdiff.domains.molecules.chemistry import VALENCIES, Verdict, implied, judge
 from structdiff.domains.molecules.codec import MoleculeCodec, type_symbol
 from structdiff.domains.molecules.data import Loaded, read
-from structdiff.domains.molecules.inspection import UNITS, contacts, flat, twins, unit_of
-from structdiff.domains.molecules.properties import describe, usable
+from structdiff.domains.molecules.readers.sources import qm9_split
 from structdiff.domains.molecules.recipe import MoleculesConfig
-from structdiff.domains.molecules.sources import qm9_split
+from structdiff.domains.molecules.reports.inspection import UNITS, contacts, flat, twins, unit_of
+from structdiff.domains.molecules.reports.properties import describe, usable
 from structdiff.domains.molecules.structures import SYMBOLS, Structures
 from structdiff.domains.molecules.tally import Tally, interval
 

@@ -1,0 +1,1 @@
+"""Readers: files of molecules, one format each, and named data sets."""
