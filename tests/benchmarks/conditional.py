@@ -29,9 +29,9 @@ from structdiff.batch import Batch
 from structdiff.domains.molecules.codec import MoleculeCodec
 from structdiff.domains.molecules.data import read
 from structdiff.domains.molecules.metrics import evaluate
+from structdiff.domains.molecules.readers.sources import qm9_split
 from structdiff.domains.molecules.recipe import MoleculesConfig
 from structdiff.domains.molecules.run import Run, train
-from structdiff.domains.molecules.sources import qm9_split
 from structdiff.domains.molecules.structures import Structures
 from structdiff.nn import EGNN
 from structdiff.objectives import Objective, Terms

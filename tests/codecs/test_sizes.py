@@ -35,7 +35,7 @@ def test_a_class_gives_the_empirical_conditional() -> None:
     sizes, conditions = law(kind=KIND)
     for kind in ("big", "small"):
         found = normal(sizes.weights(1, *given(conditions, kind=kind)))
-        counts = np.bincount(SIZES[KIND == kind], minlength=len(found))
+        counts = np.bincount(SIZES[kind == KIND], minlength=len(found))
         # One pseudo-count among thousands.
         np.testing.assert_allclose(found, counts / counts.sum(), atol=5e-4)
 
