@@ -141,7 +141,9 @@ def sample(
         condition: Value of each condition by name, one for all samples or one for each.
         guidance: Scale of the conditions: 0 unconditional, 1 conditional, above 1 guided.
         given: Leaves that are known, one value for all samples or one for each; exact for a model
-            trained with `Denoising(independent=True)`.
+            trained with `GivenRows(Denoising(), random_leaves)`, or with
+            `Denoising(independent=True)` if its network treats clocks beyond those of training
+            (that of a given leaf is 20) as clean.
         seed: Start of the random numbers.
 
     Returns:

@@ -101,6 +101,9 @@ class RunFolder:
             msg = f"{self.path} is a run of the domain {content['domain']!r}, not {domain!r}"
             raise ValueError(msg)
         config: dict[str, Any] = content["config"]
+        if not isinstance(config, dict) or not all(isinstance(x, dict) for x in config.values()):
+            msg = f"{self.config} has a config that is not groups of settings: it is not a run's"
+            raise ValueError(msg)
         return config
 
     @property

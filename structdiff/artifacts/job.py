@@ -273,8 +273,15 @@ class Job:
             raise ValueError(msg)
         if changed:
             return
-        self.halved = {tuple(key) for key in content["halved"]}
-        records = [Record(**{**item, "key": tuple(item["key"])}) for item in content["parts"]]
+        try:
+            self.halved = {tuple(key) for key in content["halved"]}
+            records = [_record(item) for item in content["parts"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            msg = (
+                f"{self.index} is damaged: its parts cannot be read ({error}). Choose another "
+                "folder"
+            )
+            raise ValueError(msg) from None
         whole = [record for record in records if self._whole(record)]
         self.done = {record.key: record for record in whole}
         kept = {name for record in whole for name in record.files}
@@ -291,6 +298,22 @@ class Job:
         for path in self.path.iterdir():
             if shard.fullmatch(path.name) and path.name not in recorded:
                 path.unlink()
+
+
+def _record(item: Mapping[str, Any]) -> Record:
+    """A part as `job.json` has it.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: If it is not one.
+    """
+    key = tuple(int(step) for step in item["key"])
+    files = {str(name): str(checksum) for name, checksum in item["files"].items()}
+    changed = {"low": int(item["low"]), "high": int(item["high"]), "key": key, "files": files}
+    record = Record(**{**item, **changed, "counts": dict(item["counts"])})
+    if not 0 <= record.low < record.high:
+        msg = f"low = {record.low} and high = {record.high} are no range"
+        raise ValueError(msg)
+    return record
 
 
 def _checksum(content: bytes) -> str:

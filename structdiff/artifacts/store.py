@@ -78,7 +78,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         msg = f"{path} does not exist: is {path.parent} the folder of a run?"
         raise FileNotFoundError(msg) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"{path} is damaged: {error}. Restore it from a copy, or train into a new folder"
         raise ValueError(msg) from None
 

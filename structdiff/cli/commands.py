@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from torch import Tensor
 
 from structdiff.artifacts import RunFolder, load_tensors
 from structdiff.cli.registry import DOMAINS, load
@@ -169,12 +170,25 @@ def inspect(run: tyro.conf.Positional[Path]) -> None:
     if lines:
         print(f"  last line of metrics: {lines[-1]}")
     if folder.ema.exists():
-        tensors, metadata = load_tensors(folder.ema)
+        tensors, step = _saved(folder.ema)
         total = sum(x.numel() for x in tensors.values())
-        print(f"  weights: {total:,} numbers, averaged, after update {metadata['step']}")
+        print(f"  weights: {total:,} numbers, averaged, after update {step}")
     elif folder.state.exists():
-        step = load_tensors(folder.state)[1]["step"]
+        _, step = _saved(folder.state)
         print(f"  training stopped after update {step}; run the same train command to go on")
+
+
+def _saved(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Tensors of a training, and after which update they were saved.
+
+    Raises:
+        ValueError: If they are not of a training.
+    """
+    tensors, metadata = load_tensors(path)
+    if "step" not in metadata:
+        msg = f"{path} does not say after which update it was saved: it is not of a training"
+        raise ValueError(msg)
+    return tensors, metadata["step"]
 
 
 def domains() -> None:

@@ -28,6 +28,10 @@ Diffusion models for structured data.
 
 structdiff COMMAND --help says more; structdiff train molecules --help lists every setting."""
 
+# How pydantic tells of a field, within the box that tyro puts around it.
+_FIELD = re.compile(
+    r"\d+ validation errors? for \w+ (\S+) (.*?) \[type=\w+, input_value=(.*?), input_type=\w+\]"
+)
 _LONG = {"--data": "--data.path", "--condition": "--data.conditions"}
 
 
@@ -106,10 +110,11 @@ def _parse(function: Callable[..., None], program: str, words: list[str]) -> Cal
     except SystemExit as stop:
         if not stop.code:
             raise
-        plain = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+", " ", said.getvalue())
+        plain = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+|-{4,}", " ", said.getvalue())
         plain = re.sub(r"For further information visit\s+\S+", "", plain)
         plain = re.sub(r"For full helptext.*|Value error|Parsing error", "", plain, flags=re.S)
-        msg = f"{' '.join(plain.split())} ({program} --help lists what is allowed)"
+        plain = _FIELD.sub(r"\1 = \3: \2", " ".join(plain.split()))
+        msg = f"{plain} ({program} --help lists what is allowed)"
         raise ValueError(msg) from None
     return ready
 
@@ -118,7 +123,8 @@ def _one_line(error: Exception) -> str:
     """What happened; for settings, field by field."""
     fields = getattr(error, "errors", None)
     if fields is None:
-        return str(error)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return "; ".join(lines).replace(":; ", ": ") or type(error).__name__
     lines = []
     for item in fields():
         name = ".".join(str(part) for part in item["loc"])

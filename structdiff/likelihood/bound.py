@@ -143,7 +143,8 @@ def bound(
     Arguments:
         denoiser: The denoiser; its process must be Tractable.
         batch: Clean samples.
-        grid: The chain's times; sigma must be positive at the last one before clean.
+        grid: The chain's times; sigma must be positive at the last one before clean, and somewhat
+            below the finest spread of the data: an earlier end only makes the steps coarser.
         random: Where the noise comes from.
         draws: Independent repetitions, at least 1; two or more give the Monte-Carlo error.
         terms: Number of KL terms evaluated per draw, chosen stratified and scaled to be

@@ -1,7 +1,12 @@
 """Objectives: what training makes small."""
 
 from structdiff.objectives.denoising import Denoising, Objective, Terms
-from structdiff.objectives.hiding import ConditionDropout, GivenRows, random_rows
+from structdiff.objectives.hiding import (
+    ConditionDropout,
+    GivenRows,
+    random_leaves,
+    random_rows,
+)
 from structdiff.objectives.times import NormalClock, TimeDistribution, UniformTimes
 from structdiff.objectives.weights import (
     EDM,
@@ -31,5 +36,6 @@ __all__ = [
     "Uniform",
     "UniformTimes",
     "Weight",
+    "random_leaves",
     "random_rows",
 ]

@@ -2,8 +2,8 @@ r"""Objectives that hide or reveal a part of the record before another objective
 
 `ConditionDropout` hides each condition of a sample with a probability of its own, so that one
 network learns every conditional and unconditional law that guidance combines. `GivenRows` reveals
-rows: a chosen part of each record is held clean, so that the network learns to fill in the rest
-given it.
+rows, or whole leaves: a chosen part of each record is held clean, so that the network learns to
+fill in the rest given it.
 
 Choices are made at addresses of their own: under a source that follows addresses the objective
 draws what it would draw without them, and a sample's choices do not depend on its batch mates.
@@ -29,7 +29,7 @@ from structdiff.objectives.denoising import Objective, Terms
 from structdiff.processes.leaf import expand
 from structdiff.random import Randomness
 
-__all__ = ["ConditionDropout", "GivenRows", "random_rows"]
+__all__ = ["ConditionDropout", "GivenRows", "random_leaves", "random_rows"]
 
 
 def per_sample(batch: Batch, random: Randomness, name: str) -> Tensor:
@@ -103,7 +103,8 @@ class GivenRows(Objective):
     Arguments:
         objective: What looks at the batch; given rows are clean and count nothing in its loss.
         choose: From a clean batch and noise to the batch with `given` masks; it may also move
-            the record into the frame that the given rows fix. See `random_rows`.
+            the record into the frame that the given rows fix. See `random_rows` and
+            `random_leaves`.
         rate: Probability that a sample has a given part, in [0, 1].
 
     Raises:
@@ -132,7 +133,7 @@ def random_rows(batch: Batch, random: Randomness, chosen: Tensor) -> Batch:
     """Rows given at random, from none to all but one of a sample, in each leaf on its own.
 
     How many they are is uniform, and so is which. What is given already stays so. A leaf of one
-    row a sample is never given: independent times of leaves are for that. A leaf of zero centre
+    row a sample is never given: `random_leaves` is for that. A leaf of zero centre
     needs a choice of its own, which also moves the record to the frame that it will be sampled in:
     in that of all its rows, the given ones tell where the mean of the others is.
 
@@ -152,5 +153,28 @@ def random_rows(batch: Batch, random: Randomness, chosen: Tensor) -> Batch:
         count = torch.floor(share * layout.size) * chosen
         held = rank < layout.spread(count)
         known = batch.given.get(name)
+        given[name] = held if known is None else expand(held, known) | known
+    return batch.with_given(given)
+
+
+def random_leaves(batch: Batch, random: Randomness, chosen: Tensor) -> Batch:
+    """Whole leaves given at random, at least one and all but one of a record.
+
+    How many they are is uniform, and so is which. A network then sees given leaves at clean time,
+    as in sampling; with independent times alone it sees them nearly clean at best.
+
+    Arguments:
+        batch: Clean samples.
+        random: Where the choice comes from.
+        chosen: Samples that have given leaves, `(samples,)`.
+    """
+    names = list(batch.leaves)
+    place = torch.stack([per_sample(batch, random, f"place of {name}") for name in names])
+    rank = place.argsort(0).argsort(0)
+    count = 1 + (per_sample(batch, random, "given leaves") * (len(names) - 1)).long()
+    count = count.clamp(max=len(names) - 1) * chosen
+    given = {}
+    for name, here in zip(names, rank < count, strict=True):
+        held, known = batch.layouts[name].spread(here), batch.given.get(name)
         given[name] = held if known is None else expand(held, known) | known
     return batch.with_given(given)

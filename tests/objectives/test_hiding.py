@@ -26,7 +26,14 @@ from structdiff import (
 )
 from structdiff.denoiser import NetworkDenoiser
 from structdiff.guidance import Replacement
-from structdiff.objectives import ConditionDropout, Denoising, GivenRows, MinSNR, random_rows
+from structdiff.objectives import (
+    ConditionDropout,
+    Denoising,
+    GivenRows,
+    MinSNR,
+    random_leaves,
+    random_rows,
+)
 from structdiff.random import Randomness
 from structdiff.spaces import Torus
 from structdiff.testing import Addressed
@@ -348,3 +355,27 @@ def test_a_model_trained_with_given_rows_draws_conditionals():
     assert abs(float(given.mean()) - RHO * VALUE) < 0.1
     assert abs(float(given.var()) - (1 - RHO**2)) < 0.07
     assert float(replaced.mean()) < RHO * VALUE - 0.4
+
+
+def test_whole_leaves_are_given_at_random():
+    """One to all but one leaf, each subset of a size as often as another."""
+    n = 30_000
+    batch = Batch.of({name: torch.zeros(n, 2) for name in "abc"})
+    chosen = torch.arange(n) < 24_000
+    made = random_leaves(batch, Addressed(0), chosen)
+    table = torch.stack([made.given[name] for name in "abc"], 1)
+    assert not table[24_000:].any()
+    codes = (table[:24_000].long() * torch.tensor([1, 2, 4])).sum(1)
+    counts = torch.bincount(codes, minlength=8)
+    assert counts[0] == counts[7] == 0
+    expected = torch.tensor([0, 1, 1, 1, 1, 1, 1, 0]) * 4000.0
+    assert (counts - expected).abs().max() < 4 * 4000**0.5
+
+
+def test_given_leaves_stay_and_one_leaf_is_never_given():
+    held = torch.tensor([True, False, False])
+    batch = Batch.of({"a": torch.zeros(3), "b": torch.zeros(3)}).with_given({"a": held})
+    made = random_leaves(batch, Addressed(0), torch.tensor([False, False, False]))
+    assert torch.equal(made.given["a"], held)
+    alone = random_leaves(Batch.of(torch.zeros(5)), Addressed(0), torch.ones(5, dtype=torch.bool))
+    assert not alone.given["x"].any()
