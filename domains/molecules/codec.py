@@ -6,7 +6,8 @@ of the data) is a condition of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -61,10 +62,13 @@ class MoleculeCodec(Codec[Structures]):
             conditions: Names of their properties that the model is to know.
 
         Raises:
-            ValueError: If there are none, or a property is missing.
+            ValueError: If there are none, or a property is missing or named twice.
         """
         if not len(objects):
             msg = "there are no molecules to fit to"
+            raise ValueError(msg)
+        if len(set(conditions)) < len(conditions):
+            msg = f"conditions must name each property once, got {list(conditions)}"
             raise ValueError(msg)
         missing = sorted(set(conditions) - objects.properties.keys())
         if missing:
@@ -151,19 +155,67 @@ class MoleculeCodec(Codec[Structures]):
         """From what `state` gave.
 
         Raises:
-            ValueError: If a part is missing or of another kind.
+            ValueError: If a part is missing, of another kind or out of range.
         """
         try:
-            return cls(
-                tuple((int(z), int(q)) for z, q in state["types"]),
-                tuple(int(count) for count in state["type_counts"]),
-                SizeLaw.from_state(state["sizes"]),
-                float(state["position_std"]),
-                tuple(Condition.from_state(one) for one in state["conditions"]),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            msg = f"this is not the state of a molecule codec: {error} is missing or wrong"
-            raise ValueError(msg) from None
+            types = tuple((int(z), int(q)) for z, q in state["types"])
+            counts = tuple(int(count) for count in state["type_counts"])
+            sizes = SizeLaw.from_state(state["sizes"])
+            std = float(state["position_std"])
+            conditions = tuple(Condition.from_state(one) for one in state["conditions"])
+            faults = list(_faults(types, counts, sizes, std, conditions))
+        except KeyError as error:
+            faults = [f"{error} is missing"]
+        except (TypeError, AttributeError, ValueError, OverflowError) as error:
+            faults = [f"a value is of the wrong kind ({error})"]
+        if faults:
+            msg = f"this is not the state of a molecule codec: {faults[0]}"
+            raise ValueError(msg)
+        return cls(types, counts, sizes, std, conditions)
+
+
+def _faults(
+    types: tuple[AtomType, ...],
+    counts: tuple[int, ...],
+    sizes: SizeLaw,
+    std: float,
+    conditions: tuple[Condition, ...],
+) -> Iterator[str]:
+    """What is out of range in a state."""
+    known = all(0 < z < len(SYMBOLS) and abs(q) < _SHIFT for z, q in types)
+    if not types or not known or sorted(set(types)) != list(types):
+        yield "types must be elements with small charges, ascending, each once"
+    if len(counts) != len(types) or min(counts, default=0) < 1:
+        yield f"type_counts must be {len(types)} positive numbers"
+    if not 0 < std < math.inf:
+        yield f"position_std must be positive, not {std}"
+    histogram = np.asarray(sizes.histogram)
+    counted = histogram.ndim == 1 and histogram.dtype.kind in "iu" and histogram.size
+    if not counted or histogram.min() < 0 or histogram[0] or not histogram.any():
+        yield "sizes.histogram must count the molecules of each size, from 0 (of which none is)"
+    columns = [name for one in conditions for name in _columns(one)]
+    if len({one.name for one in conditions}) < len(conditions) or "" in columns:
+        yield "conditions must have names, each once"
+    if not all(isinstance(word, str) for one in conditions for word in one.classes):
+        yield "classes of conditions must be words"
+    for one in conditions:
+        real = np.asarray([one.mean, one.std, one.low, one.high], np.float64)
+        good = np.isfinite(real).all() and (real[1] > 0).all()
+        if not good or bool(one.classes) == bool(one.mean) or len({*one.classes, ""}) == 2:
+            yield f"condition {one.name!r} must have numbers with a spread, or classes"
+    if sizes.tables.keys() != set(columns):
+        yield f"sizes.tables must be of the conditions {columns}, not {list(sizes.tables)}"
+    for name, (edges, rows) in sizes.tables.items():
+        table = np.asarray(rows)
+        whole = table.dtype.kind in "iu" and table.shape == (len(histogram), len(edges) + 1)
+        if not whole or table.min() < 0 or not table.any() or not np.isfinite(edges).all():
+            yield f"sizes.tables.{name} must count molecules by size and bin"
+
+
+def _columns(condition: Condition) -> list[str]:
+    """Names of a condition, or of its entries, in the law of sizes."""
+    name, entries = condition.name, condition.entries
+    return [name] if entries < 2 else [f"{name}[{i}]" for i in range(entries)]
 
 
 def type_symbol(number: int, charge: int) -> str:

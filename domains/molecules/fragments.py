@@ -36,10 +36,10 @@ def random_fragments(batch: Batch, random: Randomness, chosen: Tensor) -> Batch:
     )
     first = layout.start + (centre * layout.size).long()
     gap = (position - position[layout.spread(first)]).square().sum(1)
-    by_gap = torch.argsort(gap)
+    by_gap = torch.argsort(gap, stable=True)
     order = by_gap[torch.argsort(layout.sample[by_gap], stable=True)]
     rank = torch.argsort(order) - layout.spread(layout.start)
-    count = 1 + (share * (layout.size - 1)).long()
+    count = (1 + (share * (layout.size - 1)).long()).clamp(max=layout.size - 1)
     held = rank < layout.spread(count * chosen.to(batch.device))
     return anchored(replace(batch, given={"position": held, "element": held}))
 

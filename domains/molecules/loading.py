@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from structdiff.domains.molecules.data import Loaded, Skipped, embedded, read
+from structdiff.domains.molecules.readers.files import opened
+from structdiff.domains.molecules.readers.packed import load_arrays
 from structdiff.domains.molecules.readers.sources import qm9_split
 from structdiff.domains.molecules.recipe import MoleculesConfig
 from structdiff.domains.molecules.structures import Structures
@@ -67,14 +70,27 @@ def _split(
             f"{len(skipped)} of it were skipped: split the file itself"
         )
         raise ValueError(msg)
-    with np.load(path, allow_pickle=False) as file:
-        missing = {"train", "test"} - set(file.files)
-        if missing:
-            msg = f"{path} has the arrays {sorted(file.files)}, {sorted(missing)} are missing"
-            raise ValueError(msg)
-        parts = file["train"], file["test"]
-    highest = max(int(part.max(initial=-1)) for part in parts)
-    if highest >= len(molecules):
-        msg = f"{path} names molecule {highest}, but the data has {len(molecules)}"
+    try:
+        with opened(Path(path)) as stream:
+            arrays = load_arrays(stream)
+    except ValueError as error:
+        msg = f"data.split must be an .npz with index arrays `train` and `test`, {path}: {error}"
+        raise ValueError(msg) from None
+    missing = {"train", "test"} - arrays.keys()
+    if missing:
+        msg = f"{path} has the arrays {sorted(arrays)}, {sorted(missing)} are missing"
         raise ValueError(msg)
-    return molecules.select(parts[0]), molecules.select(parts[1])
+    for name in ("train", "test"):
+        part = arrays[name]
+        if part.ndim != 1 or part.dtype.kind not in "iu":
+            msg = (
+                f"{name} in {path} must be whole numbers (molecules,), not {part.dtype} "
+                f"{part.shape}"
+            )
+            raise ValueError(msg)
+        ends = [int(end) for end in (part.min(initial=0), part.max(initial=0))]
+        if ends[0] < 0 or ends[1] >= len(molecules) > 0:
+            wrong = ends[0] if ends[0] < 0 else ends[1]
+            msg = f"{path} names molecule {wrong}, but the data has {len(molecules)}, from 0"
+            raise ValueError(msg)
+    return molecules.select(arrays["train"]), molecules.select(arrays["test"])

@@ -36,7 +36,7 @@ __all__ = ["MoleculesConfig", "build", "grid_of", "objective_of"]
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(_Config):

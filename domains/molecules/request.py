@@ -20,6 +20,7 @@ from structdiff.domains.molecules.structures import Structures
 __all__ = ["Request", "condition_of", "request"]
 
 _BLOCK = 4096  # sizes drawn at a time
+_LARGEST = 100_000  # atoms
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ def request(
     if molecules < 1:
         msg = f"the number of molecules must be at least 1, got {molecules}"
         raise ValueError(msg)
-    if sizes is not None and (not len(sizes) or min(sizes) < 2):
-        msg = f"sizes must be numbers of atoms, each at least 2, got {list(sizes)}"
+    if sizes is not None and (not len(sizes) or min(sizes) < 2 or max(sizes) > _LARGEST):
+        most = f" and at most {_LARGEST:,}" if max(sizes, default=0) > _LARGEST else ""
+        msg = f"sizes must be numbers of atoms, each at least 2{most}, got {list(sizes)}"
         raise ValueError(msg)
     if seed < 0:
         msg = f"seed must be at least 0, got {seed}"
@@ -82,7 +84,12 @@ def request(
     asked = condition or {}
     _check_guidance(codec, asked, guidance)
     values = {n: _per_molecule(condition_of(codec, n), x, molecules) for n, x in asked.items()}
-    encoded, present = encode_conditions(codec.conditions, values)
+    with np.errstate(over="ignore"):
+        encoded, present = encode_conditions(codec.conditions, values)
+    far = [name for name, value in encoded.items() if not value.isfinite().all()]
+    if far:
+        msg = f"{far} are asked for too far from the training data: ask for values near it"
+        raise ValueError(msg)
     if given is not None:
         codec.encode(given.select([0]).with_properties({}))
     least = 0 if given is None else int(given.count[0]) + 1
@@ -121,6 +128,10 @@ def _check_guidance(
         known = [one.name for one in codec.conditions]
         has = f"give one of {known}" if known else "but the run was trained without any"
         msg = f"guidance = {guidance} needs a condition: {has}, or leave guidance at 1"
+        raise ValueError(msg)
+    left = sorted(condition.keys() - scales.keys()) if isinstance(guidance, Mapping) else []
+    if left:
+        msg = f"guidance has no scale for {left}: name one for each condition that is asked"
         raise ValueError(msg)
     unknown = sorted(scales.keys() - condition.keys() - {""})
     if unknown:

@@ -15,7 +15,6 @@ from structdiff.artifacts import (
     load_tensors,
     partition,
     piecewise,
-    read_json,
     write_json,
 )
 from structdiff.batch import Batch
@@ -26,12 +25,12 @@ from structdiff.domains.molecules.loading import load_data
 from structdiff.domains.molecules.recipe import (
     MoleculesConfig,
     SamplerConfig,
-    build,
     grid_of,
     objective_of,
 )
 from structdiff.domains.molecules.reports.scoring import Scores, score
 from structdiff.domains.molecules.request import Request, condition_of, request
+from structdiff.domains.molecules.restore import model_of, stored_codec, stored_config
 from structdiff.domains.molecules.sampling import Progress, Samples, Watch, draw
 from structdiff.domains.molecules.structures import Structures
 from structdiff.likelihood import Bound, bound
@@ -66,13 +65,13 @@ def train(
     data = first_alone(lambda: load_data(config))
     rank, _ = shard()
     codec = MoleculeCodec.fit(data.train, config.data.conditions)
+    denoiser = model_of(config, codec, "the settings")
     if rank == 0:
         folder.open("molecules", config.model_dump(mode="json"))
         if data.skipped or data.notes:
             say(data.report)
         say(f"{len(data.train)} molecules for training, {len(data.validation)} for validation")
         write_json(folder.codec, codec.state())
-    denoiser = build(config, codec)
     records = codec.encode(data.train)
     source = Source(
         len(data.train),
@@ -126,9 +125,8 @@ class Run:
             ValueError: If a file is damaged, or does not fit this version.
         """
         folder = RunFolder(path)
-        config = MoleculesConfig.model_validate(folder.read_config("molecules"))
-        codec = MoleculeCodec.from_state(read_json(folder.codec))
-        denoiser = build(config, codec)
+        config, codec = stored_config(folder), stored_codec(folder)
+        denoiser = model_of(config, codec, f"{folder.config} and {folder.codec}")
         if not folder.ema.exists():
             msg = f"{folder.ema} does not exist: the training has not ended, train again to go on"
             raise FileNotFoundError(msg)
@@ -174,6 +172,10 @@ class Run:
         Raises:
             ValueError: If the run does not know a name, or a value is not one.
         """
+        empty = [name for name, text in condition.items() if not text.strip()]
+        if empty:
+            msg = f"condition {empty[0]!r} must be NAME=VALUE, the value is empty"
+            raise ValueError(msg)
         return {name: condition_of(self.codec, name).parse(x) for name, x in condition.items()}
 
     def request(

@@ -63,7 +63,7 @@ class Condition:
             return cls(name, classes=words)
         table = np.asarray(values, np.float64).reshape(len(values), -1)
         known = table[np.isfinite(table).all(1)]
-        if not len(known) or (np.ptp(known, axis=0) == 0).any():
+        if not len(known) or (np.ptp(known, axis=0) <= 1e-9 * np.abs(known).max(axis=0)).any():
             has = "is known of no sample" if not len(known) else "is the same for all samples"
             msg = f"condition {name!r} {has}: choose another property"
             raise ValueError(msg)
@@ -110,7 +110,8 @@ class Condition:
             raise ValueError(msg) from None
         known = np.asarray(np.isfinite(table).all(1))
         scaled = (table - np.asarray(self.mean)) / np.asarray(self.std)
-        scaled = np.where(known[:, None], scaled, 0.0)
+        # No value is infinite in float32, however far it lies outside the data.
+        scaled = np.where(known[:, None], scaled, 0.0).clip(-1e6, 1e6)
         return torch.from_numpy(scaled.astype(np.float32)), torch.from_numpy(known)
 
     def parse(self, text: str) -> float | str | list[float]:

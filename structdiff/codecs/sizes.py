@@ -61,13 +61,13 @@ class SizeLaw:
             present: Where they are known.
         """
         tables = {}
-        for name, value in _columns(condition).items():
-            known = present[name.split("[")[0]].numpy().astype(bool)
-            edges = _edges(value[known], continuous=condition[name.split("[")[0]].ndim > 1)
+        for entry, name, value in _columns(condition):
+            known = present[name].numpy().astype(bool)
+            edges = _edges(value[known])
             counts = np.zeros((int(sizes.max()) + 1, len(edges) + 1), np.int64)
             np.add.at(counts, (sizes[known], np.searchsorted(edges, value[known], "right")), 1)
             rows = tuple(tuple(int(x) for x in row) for row in counts)
-            tables[name] = (tuple(float(edge) for edge in edges), rows)
+            tables[entry] = (tuple(float(edge) for edge in edges), rows)
         return cls(tuple(int(x) for x in np.bincount(sizes)), tables)
 
     def weights(
@@ -75,12 +75,12 @@ class SizeLaw:
     ) -> Floats:
         """Unnormalised p(n | c) of each sample, `(samples, sizes)`."""
         total = np.tile(np.asarray(self.histogram, np.float64), (samples, 1))
-        for name, value in _columns(condition).items():
-            edges, rows = self.tables[name]
+        for entry, name, value in _columns(condition):
+            edges, rows = self.tables[entry]
             counts = np.asarray(rows, np.float64)
             share = counts.sum(0) / counts.sum()
             likelihood = (counts + share) / (counts.sum(1, keepdims=True) + 1)
-            known = present[name.split("[")[0]].numpy().astype(bool)
+            known = present[name].numpy().astype(bool)
             bins = np.searchsorted(np.asarray(edges), value, "right")
             total *= np.where(known[:, None], likelihood[:, bins].T, 1.0)
         return total
@@ -107,19 +107,26 @@ def draw_sizes(weights: Floats, random: np.random.Generator) -> NDArray[np.int64
     return np.asarray((edges <= place).sum(1))
 
 
-def _columns(condition: Mapping[str, Tensor]) -> dict[str, Floats]:
-    """Each condition, or each entry of a vector, as a column of numbers."""
-    columns: dict[str, Floats] = {}
+def _columns(condition: Mapping[str, Tensor]) -> list[tuple[str, str, Floats]]:
+    """Each condition, or each entry of a vector: what it is called, its condition, its numbers."""
+    columns = []
     for name, value in condition.items():
         table = value.numpy().astype(np.float64).reshape(len(value), -1)
-        names = [name] if table.shape[1] == 1 else [f"{name}[{i}]" for i in range(table.shape[1])]
-        columns |= dict(zip(names, table.T, strict=True))
+        alone = table.shape[1] == 1
+        columns += [
+            (name if alone else f"{name}[{i}]", name, column) for i, column in enumerate(table.T)
+        ]
     return columns
 
 
-def _edges(values: Floats, *, continuous: bool) -> Floats:
-    """Inner edges of the bins: at quantiles, or between classes."""
-    if not continuous:
-        return np.arange(0.5, values.max())
+def _edges(values: Floats) -> Floats:
+    """Inner edges of the bins: between the values where they are few, else at quantiles.
+
+    The first bin holds the smallest value and the last the largest, so no bin is empty.
+    """
     bins = int(np.clip(np.sqrt(len(values)) / 1.5, 2, 200))
-    return np.unique(np.quantile(values, np.arange(1, bins) / bins))
+    distinct = np.unique(values)
+    if len(distinct) <= bins:
+        return np.asarray((distinct[1:] + distinct[:-1]) / 2)
+    edges = np.unique(np.quantile(values, np.arange(1, bins) / bins))
+    return edges[edges > distinct[0]]

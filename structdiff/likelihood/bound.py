@@ -180,7 +180,7 @@ def bound(
     middle = {n: torch.stack([a[n] for a, _ in per_draw]) for n in x_0}
     last = {n: torch.stack([b[n] for _, b in per_draw]) for n in x_0}
     return Bound(
-        _per_sample(process.prior_divergence(x_0), batch),
+        _per_sample(process.prior_divergence(x_0, float(times[0])), batch),
         {n: value.mean(0) for n, value in middle.items()},
         {n: value.mean(0) for n, value in last.items()},
         {n: middle[n] + last[n] for n in x_0},

@@ -7,6 +7,8 @@ not how it varies with the noise of a Monte-Carlo estimate.
 References:
     Bootstrap Methods: Another Look at the Jackknife (Efron, 1979).
     https://doi.org/10.1214/aos/1176344552
+    What Teachers Should Know About the Bootstrap (Hesterberg, 2015), section 5.3: intervals of few
+    samples, widened. https://doi.org/10.1080/00031305.2015.1089789
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import ndtr, stdtrit
 
 __all__ = ["Interval", "ratio"]
 
@@ -38,6 +41,8 @@ def ratio(
     seed: int = 0,
 ) -> Interval:
     """The ratio of two sums over samples: a mean or a rate, where the sum below counts samples.
+
+    The interval of one sample is NaN; that of a few very skewed ones is still too narrow.
 
     Arguments:
         above: A number of each sample, `(samples,)`.
@@ -71,6 +76,12 @@ def ratio(
         index = random.integers(len(table), size=(rows, len(table)))
         sums.append(table[index].sum(1))
     values = np.concatenate(sums)
-    ends = np.quantile(values[:, 0] / values[:, 1], [(1 - level) / 2, (1 + level) / 2])
     total = table.sum(0)
-    return Interval(float(total[0] / total[1]), float(ends[0]), float(ends[1]))
+    value = float(total[0] / total[1])
+    if len(table) == 1:
+        return Interval(value, float("nan"), float("nan"))
+    # Resamples of n spread like n - 1 free numbers: the level is widened as Student's t asks.
+    n = len(table)
+    tail = ndtr(stdtrit(n - 1, (1 - level) / 2) * np.sqrt(n / (n - 1)))
+    ends = np.quantile(values[:, 0] / values[:, 1], [tail, 1 - tail])
+    return Interval(value, float(ends[0]), float(ends[1]))

@@ -87,11 +87,13 @@ class ConditionDropout(Objective):
         if isinstance(self.rate, Mapping) and batch.condition.keys() != self.rate.keys():
             msg = f"rate has {sorted(self.rate)}, the batch has {sorted(batch.condition)}"
             raise ValueError(f"{msg}: give a rate for each condition")
-        everything = per_sample(batch, random, "presence of conditions") >= self.together
+        everything = per_sample(batch, random, "presence of any condition") >= self.together
         present = {}
         for name in batch.condition:
             rate = self.rate[name] if isinstance(self.rate, Mapping) else self.rate
-            kept = (per_sample(batch, random, f"presence of {name}") >= rate) & everything
+            kept = (
+                per_sample(batch, random, f"presence of the condition {name}") >= rate
+            ) & everything
             known = batch.present.get(name)
             present[name] = kept if known is None else kept & known
         return batch.with_present(present)
@@ -133,9 +135,9 @@ def random_rows(batch: Batch, random: Randomness, chosen: Tensor) -> Batch:
     """Rows given at random, from none to all but one of a sample, in each leaf on its own.
 
     How many they are is uniform, and so is which. What is given already stays so. A leaf of one
-    row a sample is never given: `random_leaves` is for that. A leaf of zero centre
-    needs a choice of its own, which also moves the record to the frame that it will be sampled in:
-    in that of all its rows, the given ones tell where the mean of the others is.
+    row a sample is never given: `random_leaves` is for that. A leaf of zero
+    centre needs a choice of its own, which also moves the record to the frame that it will be
+    sampled in: in that of all its rows, the given ones tell where the mean of the others is.
 
     Arguments:
         batch: Clean samples.

@@ -77,12 +77,15 @@ class Process(nn.Module, ABC):
         """A placeholder of that many rows (per leaf), to bind a batch that is to be drawn."""
 
     @abstractmethod
-    def prior(self, random: Randomness) -> State:
-        """A draw from the law at t = 1; given entries have their values."""
+    def prior(self, random: Randomness, t: float = 1.0) -> State:
+        """A draw from the law of x_t where nothing of the data is left; given entries stay.
+
+        A walk that begins at t below 1 begins with it too, as if nothing were left there.
+        """
 
     @abstractmethod
-    def prior_log_prob(self, x_1: State) -> State:
-        """Log density of the prior, per row."""
+    def prior_log_prob(self, x_1: State, t: float = 1.0) -> State:
+        """Log density of the prior at t, per row."""
 
     @abstractmethod
     def times(self, t: Any) -> Any:
@@ -208,8 +211,8 @@ class Tractable(Markov, ABC):
         """KL in nats between the step's kernels at the oracle and at the estimate, per row."""
 
     @abstractmethod
-    def prior_divergence(self, x_0: State) -> State:
-        """KL in nats of q(x_1 | x_0) from the prior, per row."""
+    def prior_divergence(self, x_0: State, t: float = 1.0) -> State:
+        """KL in nats of q(x_t | x_0) from the prior at t, per row."""
 
     @abstractmethod
     def reconstruction(self, estimate: Estimates, x_0: State, x_t: State, t: Any) -> State:

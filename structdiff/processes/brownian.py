@@ -92,13 +92,15 @@ class Brownian(Leaf, Tractable):
         """The default float."""
         return torch.get_default_dtype()
 
-    def prior(self, random: Randomness) -> Tensor:
+    def prior(self, random: Randomness, t: float = 1.0) -> Tensor:
         """The uniform law."""
+        del t
         known = self.known
         return self.hold(self.manifold.uniform(len(known), random, known.dtype, known.device))
 
-    def prior_log_prob(self, x_1: Tensor) -> Tensor:
+    def prior_log_prob(self, x_1: Tensor, t: float = 1.0) -> Tensor:
         """Minus the log volume."""
+        del t
         return self.free(x_1.new_full(x_1.shape[:1], -self.manifold.log_volume))
 
     def diffuse(self, x_0: Tensor, t: Tensor, random: Randomness) -> Tensor:
@@ -231,9 +233,9 @@ class Brownian(Leaf, Tractable):
         gap = self.manifold.norm2(oracle.value - estimate.value)
         return self.free(0.5 * (coefficients.drift / coefficients.noise) ** 2 * gap)
 
-    def prior_divergence(self, x_0: Tensor) -> Tensor:
-        """KL of the heat kernel at t = 1 from the uniform law; the same for every x_0."""
-        gap = self.manifold.entropy_gap(self.tau(torch.ones(()), x_0))
+    def prior_divergence(self, x_0: Tensor, t: float = 1.0) -> Tensor:
+        """KL of the heat kernel at t from the uniform law; the same for every x_0."""
+        gap = self.manifold.entropy_gap(self.tau(torch.tensor(t, dtype=torch.float64), x_0))
         return self.free(gap.expand(x_0.shape[:1]))
 
     def reconstruction(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:

@@ -108,12 +108,14 @@ class Categorical(Leaf, Tractable):
         """int64."""
         return torch.int64
 
-    def prior(self, random: Randomness) -> Tensor:
+    def prior(self, random: Randomness, t: float = 1.0) -> Tensor:
         """The stationary law."""
+        del t
         return self.hold(self.redraw(self.draw(random)[..., 1]))
 
-    def prior_log_prob(self, x_1: Tensor) -> Tensor:
+    def prior_log_prob(self, x_1: Tensor, t: float = 1.0) -> Tensor:
         """Log pi of each row's symbols."""
+        del t
         return sum_event(self.free(self.stationary.to(x_1.device)[x_1].log().float()))
 
     def survival(self, t: Tensor, x: Tensor) -> Tensor:
@@ -308,9 +310,9 @@ class Categorical(Leaf, Tractable):
         terms = torch.where(true == -torch.inf, 0.0, true.exp() * (true - model))
         return sum_event(self.free(terms.sum(-1)))
 
-    def prior_divergence(self, x_0: Tensor) -> Tensor:
-        """KL of q(x_1 | x_0) from pi; infinite if pi misses a class that survives to t = 1."""
-        end = self.schedule(torch.ones(()))
+    def prior_divergence(self, x_0: Tensor, t: float = 1.0) -> Tensor:
+        """KL of q(x_t | x_0) from pi; infinite if pi misses a class that survives to t."""
+        end = self.schedule(torch.tensor(t, dtype=torch.float64))
         law = self.stationary.to(x_0.device)
         q = end.sigma * law + end.alpha * F.one_hot(x_0, self.symbols)
         terms = torch.where(q == 0, 0.0, q * (q / law).log())

@@ -103,14 +103,14 @@ class Gaussian(Leaf, Tractable):
         """The default float."""
         return torch.get_default_dtype()
 
-    def prior(self, random: Randomness) -> Tensor:
-        """N(0, sigma_1^2)."""
-        end = self.level(torch.ones(()), self.known)
+    def prior(self, random: Randomness, t: float = 1.0) -> Tensor:
+        """N(0, sigma_t^2)."""
+        end = self.level(torch.tensor(t, dtype=torch.float64), self.known)
         return self.hold(end.sigma * self.draw(random))
 
-    def prior_log_prob(self, x_1: Tensor) -> Tensor:
-        """Log density of N(0, sigma_1^2) in the subspace."""
-        return self.log_normal(x_1, self.level(torch.ones(()), x_1).sigma)
+    def prior_log_prob(self, x_1: Tensor, t: float = 1.0) -> Tensor:
+        """Log density of N(0, sigma_t^2) in the subspace."""
+        return self.log_normal(x_1, self.level(torch.tensor(t, dtype=torch.float64), x_1).sigma)
 
     def log_normal(self, residual: Tensor, sigma: Tensor) -> Tensor:
         """Log density of a centred normal of the subspace, per row.
@@ -237,7 +237,7 @@ class Gaussian(Leaf, Tractable):
 
     def graft(self, x_t: Tensor, known: Tensor, held: Tensor) -> Tensor:
         """Known entries in the frame of x_t, the whole in the subspace."""
-        placed = self.space.place(known, x_t, self.layout, held)
+        placed = self.space.place(known, x_t, self.layout, held, self.held_rows)
         return self.project(torch.where(expand(held, x_t), placed, x_t))
 
     def log_prob(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
@@ -262,9 +262,9 @@ class Gaussian(Leaf, Tractable):
         gap = (coefficients.data / coefficients.noise) * (oracle.value - estimate.value)
         return 0.5 * sum_event(self.free(gap**2))
 
-    def prior_divergence(self, x_0: Tensor) -> Tensor:
-        """alpha_1^2 |x_0|^2 / (2 sigma_1^2)."""
-        end = self.level(torch.ones(()), x_0)
+    def prior_divergence(self, x_0: Tensor, t: float = 1.0) -> Tensor:
+        """alpha_t^2 |x_0|^2 / (2 sigma_t^2)."""
+        end = self.level(torch.tensor(t, dtype=torch.float64), x_0)
         return 0.5 * sum_event(self.free((end.alpha / end.sigma * x_0) ** 2))
 
     def reconstruction(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:

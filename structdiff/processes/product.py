@@ -105,13 +105,13 @@ class Product(Process):
             lambda n, p: p.empty(rows[n] if isinstance(rows, Mapping) else rows, device)
         )
 
-    def prior(self, random: Randomness) -> Record:
+    def prior(self, random: Randomness, t: float = 1.0) -> Record:
         """Independent priors."""
-        return self._each(lambda n, p: p.prior(self._random(random, n)))
+        return self._each(lambda n, p: p.prior(self._random(random, n), t))
 
-    def prior_log_prob(self, x_1: Record) -> Record:
+    def prior_log_prob(self, x_1: Record, t: float = 1.0) -> Record:
         """Per leaf."""
-        return self._each(lambda n, p: p.prior_log_prob(x_1[n]))
+        return self._each(lambda n, p: p.prior_log_prob(x_1[n], t))
 
     def times(self, t: Any) -> Record:
         """A time per leaf, from one for all or from a mapping."""
@@ -232,9 +232,9 @@ class _TractableProduct(_MarkovProduct, Tractable):
             lambda n, p: p.divergence(oracle[n], estimate[n], x_t[n], coefficients[n])
         )
 
-    def prior_divergence(self, x_0: Record) -> Record:
+    def prior_divergence(self, x_0: Record, t: float = 1.0) -> Record:
         """Per leaf."""
-        return self._each(lambda n, p: p.prior_divergence(x_0[n]))
+        return self._each(lambda n, p: p.prior_divergence(x_0[n], t))
 
     def reconstruction(self, estimate: Record, x_0: Record, x_t: Record, t: Any) -> Record:
         """Per leaf."""

@@ -78,7 +78,7 @@ def _below(flat: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _flatten(prefix: str, estimates: Estimates) -> dict[str, Tensor]:
     values = {f"{prefix}.{name}": e.value for name, e in estimates.items()}
-    extras = {f"{prefix}.{n}/{k}": x for n, e in estimates.items() for k, x in e.extras.items()}
+    extras = {f"{prefix}.{n}\n{k}": x for n, e in estimates.items() for k, x in e.extras.items()}
     return values | extras
 
 
@@ -86,10 +86,10 @@ def _estimates(flat: Mapping[str, Tensor], prefix: str) -> dict[str, Estimate]:
     below = _below(flat, prefix)
     return {
         name: Estimate(
-            x, {k.split("/")[1]: v for k, v in below.items() if k.startswith(f"{name}/")}
+            x, {k.split("\n")[1]: v for k, v in below.items() if k.startswith(f"{name}\n")}
         )
         for name, x in below.items()
-        if "/" not in name
+        if "\n" not in name
     }
 
 
@@ -158,8 +158,8 @@ class Sampler(ABC):
 
     @final
     def start(self) -> Carry:
-        """A draw from the prior."""
-        return Carry(self.process.prior(self.random.scoped(step=0)))
+        """A draw from the prior at the first time."""
+        return Carry(self.process.prior(self.random.scoped(step=0), float(self.times[0])))
 
     @final
     def denoise(self, x: Record, i: int, previous: Estimates | None) -> Estimates:

@@ -147,5 +147,7 @@ def raised_times(
     ratio = torch.exp(-clock)
     gamma = min(churn / len(t), math.sqrt(2) - 1)
     later = schedule.time(clock - math.log1p(gamma))
-    moved = (ratio >= low) & (ratio <= high) & (gamma > 0) & (later > t)
+    # A level given as an end counts, though it comes back from a time with rounding.
+    inside = (ratio >= low * (1 - 1e-9)) & (ratio <= high * (1 + 1e-9))
+    moved = inside & (gamma > 0) & (later > t)
     return torch.where(moved, later, t)

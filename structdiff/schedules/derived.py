@@ -152,6 +152,11 @@ def size_shift(side: float, base: float = 64.0) -> float:
     return math.log(base / side)
 
 
+def log_expm1(x: Tensor) -> Tensor:
+    """log(e^x - 1) for x >= 0, also where e^x overflows."""
+    return x + torch.log(-torch.expm1(-x))
+
+
 class ZeroTerminal(Schedule):
     r"""alpha moved and stretched so that it is 0 at t = 1 and unchanged until `first`.
 
@@ -193,7 +198,8 @@ class ZeroTerminal(Schedule):
         late = t > self.first
         moved = torch.where(late, inner, self.high)
         gone = torch.expm1(moved - self.high) / math.expm1(self.low - self.high)
-        left = torch.log(torch.expm1(moved - self.low) / math.expm1(self.high - self.low))
+        whole = torch.tensor(self.high - self.low, dtype=torch.float64)
+        left = log_expm1(moved - self.low) - log_expm1(whole)
         # Of the two, the one not taken may be infinite: its gradient is kept out.
         early = torch.log1p(-torch.where(gone < 0.5, gone, 0.0))
         return torch.where(late, self.high + torch.where(gone < 0.5, early, left), inner)

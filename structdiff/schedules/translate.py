@@ -80,10 +80,12 @@ def translate(other: Any) -> Schedule:
 
     - a `Schedule`: returned as it is;
     - a vector of sigmas: alpha = 1, evenly placed in time, the smallest at 0 (a zero is dropped);
+    - `scale_noise`, or a config with `use_flow_sigmas` (diffusers' flow matching): `Flow`, its
+      sigmas are our times;
     - `alphas_cumprod` (diffusers): a chain of T steps, see `Discrete`; with alpha = 1 where its
       walks start at an `init_noise_sigma` other than 1 (Euler, Heun, LMS), since their state is
-      x_0 + sigma z;
-    - `scale_noise` (diffusers' flow matching): `Flow`, its sigmas are our times;
+      x_0 + sigma z. A last product above the one before it stands for zero (diffusers puts 2^-24
+      there under `rescale_betas_zero_snr`);
     - `sigmas` (diffusers' EDM, k-diffusion's wrappers): as a vector of them;
     - `t_to_sigma` (k-diffusion's continuous wrapper): alpha = 1 and that sigma;
     - a function t -> (alpha, sigma) with t in [0, 1] (azula).
@@ -103,10 +105,12 @@ def translate(other: Any) -> Schedule:
         return other
     if isinstance(other, Tensor):
         return _Listed(other)
+    if hasattr(other, "scale_noise") or getattr(
+        getattr(other, "config", None), "use_flow_sigmas", False
+    ):
+        return Flow()
     if hasattr(other, "alphas_cumprod"):
         return _chain(other)
-    if hasattr(other, "scale_noise"):
-        return Flow()
     if hasattr(other, "sigmas"):
         return _Listed(other.sigmas)
     if hasattr(other, "t_to_sigma"):
@@ -121,6 +125,8 @@ def translate(other: Any) -> Schedule:
 def _chain(other: Any) -> Schedule:
     """Betas from products; the state is x_t, or x_t / alpha where walks do not start at 1."""
     survival = torch.as_tensor(other.alphas_cumprod).detach().double().cpu()
+    if len(survival) > 1 and survival[-1] > survival[-2]:
+        survival = torch.cat([survival[:-1], survival.new_zeros(1)])
     before = torch.cat([survival.new_ones(1), survival[:-1]])
     schedule = Discrete(1 - survival / before)
     start = float(getattr(other, "init_noise_sigma", 1.0))

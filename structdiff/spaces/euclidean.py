@@ -43,10 +43,13 @@ class Subspace(ABC):
         """Each row's share of the dimension of its sample's subspace, `(rows,)`."""
 
     @abstractmethod
-    def place(self, known: Tensor, x: Tensor, layout: Layout, held: Tensor) -> Tensor:
+    def place(
+        self, known: Tensor, x: Tensor, layout: Layout, held: Tensor, fixed: Tensor | None
+    ) -> Tensor:
         """Known rows in the frame of x, `(rows, *event)`; only held rows of the result matter.
 
-        `held` is `(rows,)`, or `(rows, *event)` where the space has no frame.
+        `held` is `(rows,)`, or `(rows, *event)` where the space has no frame; `fixed` are rows,
+        `(rows,)`, that fix the frame already, or None.
         """
 
 
@@ -64,9 +67,11 @@ class Euclidean(Subspace):
         full = x.new_full(x.shape[:1], float(x[0].numel() if len(x) else 0))
         return full if held is None else full * ~held
 
-    def place(self, known: Tensor, x: Tensor, layout: Layout, held: Tensor) -> Tensor:
+    def place(
+        self, known: Tensor, x: Tensor, layout: Layout, held: Tensor, fixed: Tensor | None
+    ) -> Tensor:
         """As they are: there is one frame."""
-        del x, layout, held
+        del x, layout, held, fixed
         return known
 
 
@@ -95,8 +100,12 @@ class ZeroCentre(Subspace):
             share = torch.where(anchored, torch.ones_like(share), share)
         return full * share
 
-    def place(self, known: Tensor, x: Tensor, layout: Layout, held: Tensor) -> Tensor:
+    def place(
+        self, known: Tensor, x: Tensor, layout: Layout, held: Tensor, fixed: Tensor | None
+    ) -> Tensor:
         """Move each sample's known rows so that their mean is that of the same rows of x.
+
+        Where other rows fix the frame, known ones are in it and stay.
 
         Raises:
             ValueError: If single entries of a row are held.
@@ -105,7 +114,11 @@ class ZeroCentre(Subspace):
             shape = f"held must be (rows,) in the zero-centre subspace, got {tuple(held.shape)}"
             msg = f"{shape}: hold whole rows"
             raise ValueError(msg)
-        mask = held.to(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
-        count = layout.sum(mask).clamp(min=1)
-        shift = layout.sum(mask * (x - known)) / count
+        mask = held.reshape(-1, *(1,) * (x.ndim - 1))
+        count = layout.sum(mask.to(x.dtype)).clamp(min=1)
+        # `where`, since what is not known may be anything.
+        shift = layout.sum(torch.where(mask, x - known, 0.0)) / count
+        if fixed is not None:
+            anchored = layout.sum(fixed.to(x.dtype)) > 0
+            shift = shift * ~anchored.reshape(-1, *(1,) * (x.ndim - 1))
         return known + layout.spread(shift)

@@ -19,7 +19,8 @@ class TrainingConfig(BaseModel):
     batch_size: int = Field(default=16, ge=1)
     """Samples per update, over all processes."""
     batch_cost: int | None = Field(default=None, ge=1)
-    """Instead of a fixed number of samples: the cost (edges, for molecules) of a batch."""
+    """Instead of a fixed number of samples: the cost (edges, for molecules) of a batch. Batches
+    weigh equally, so samples of small batches, the large ones, weigh more."""
     accumulate: int = Field(default=1, ge=1)
     """Batches per update."""
     learning_rate: float = Field(default=2e-3, gt=0)

@@ -72,9 +72,20 @@ class Source:
         if self.costs is None or self.budget is None:
             size = min(self.batch_size, self.samples)
             ends = np.arange(size, self.samples + 1, size)
-        else:
-            ends = _cut_by_cost(self.costs[order], self.budget)
-        return np.split(order, ends)[: len(ends)]
+            return np.split(order, ends)[: len(ends)]
+        return self._cut_by_cost(order, self.costs[order], self.budget, epoch)
+
+    def _cut_by_cost(
+        self, order: NDArray[np.int64], costs: NDArray[np.float64], budget: float, epoch: int
+    ) -> list[NDArray[np.int64]]:
+        """Batches within the budget, each in a random order.
+
+        Cut as they come, batches begin with large samples; and where times are stratified, the
+        place of a sample decides its time.
+        """
+        ends = _ends_by_cost(costs, budget)
+        random = np.random.default_rng([self.seed, epoch, 1])
+        return [random.permutation(batch) for batch in np.split(order, ends)[: len(ends)]]
 
     def indices(self, number: int) -> NDArray[np.int64]:
         """Samples of batch `number`, those of all processes."""
@@ -112,7 +123,7 @@ class Source:
         return len(indices[rank::world]) * world / len(indices)
 
 
-def _cut_by_cost(costs: NDArray[np.float64], budget: float) -> NDArray[np.int64]:
+def _ends_by_cost(costs: NDArray[np.float64], budget: float) -> NDArray[np.int64]:
     """Ends of the longest runs whose cost stays within the budget."""
     total = np.concatenate([[0.0], np.cumsum(costs)])
     ends, start = [], 0

@@ -75,7 +75,7 @@ def fit_regressor(
     torch.manual_seed(0)
     regressor = Regressor(len(codec.types), name)
     folder = RunFolder(out)
-    folder.open("regressor", config.model_dump(mode="json"))
+    folder.open("regressor", {"training": config.model_dump(mode="json")})
     if not folder.ema.exists():
         records = codec.encode(train)
         source = Source(

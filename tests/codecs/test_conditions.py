@@ -88,3 +88,11 @@ def test_unknown_names_classes_and_shapes_are_refused() -> None:
         known[1].encode(["z"])
     with pytest.raises(ValueError, match="needs 1 number"):
         known[0].encode(["much"])
+
+
+def test_rounding_is_no_spread_and_nothing_is_infinite() -> None:
+    with pytest.raises(ValueError, match="the same for all"):
+        Condition.fit("a", np.array([0.1 + 0.2, 0.3]))
+    encoded, known = Condition.fit("a", np.array([1.0, 2.0])).encode([1e300])
+    assert known.all()
+    assert torch.isfinite(encoded).all()

@@ -63,9 +63,7 @@ def test_an_absent_condition_says_nothing() -> None:
     sizes, conditions = law(kind=KIND)
     condition, present = given(conditions, kind="big")
     absent = {"kind": torch.zeros_like(present["kind"])}
-    np.testing.assert_allclose(
-        sizes.weights(1, condition, absent), sizes.weights(1, {}, {})
-    )
+    np.testing.assert_allclose(sizes.weights(1, condition, absent), sizes.weights(1, {}, {}))
 
 
 def test_each_entry_of_a_vector_counts() -> None:
@@ -99,3 +97,19 @@ def test_values_outside_the_data_count_in_the_last_bin(value: float) -> None:
     sizes, conditions = law(value=VALUE)
     found = normal(sizes.weights(1, *given(conditions, value=value)))
     assert found.argmax() == (3 if value < 0 else 8)
+
+
+def test_heaped_values_keep_their_bins() -> None:
+    """Counts that are mostly zero: rare ones are not lost, and less than the least counts too."""
+    rings = np.where((SIZES == 8) & (RANDOM.random(len(SIZES)) < 0.01), 1.0, 0.0)
+    sizes, conditions = law(rings=rings)
+    assert normal(sizes.weights(1, *given(conditions, rings=1.0)))[8] > 0.8
+    for value in (-3.0, 0.0):
+        found = normal(sizes.weights(1, *given(conditions, rings=value)))
+        assert abs(found[3] - 1 / 6) < 0.02
+
+
+def test_a_name_with_brackets_is_a_name() -> None:
+    sizes, conditions = law(**{"gap [eV]": VALUE})
+    found = normal(sizes.weights(1, *given(conditions, **{"gap [eV]": 8.0})))
+    assert found.argmax() in (3, 4, 5)

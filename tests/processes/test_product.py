@@ -140,10 +140,10 @@ class Blur(Leaf):
     def state_dtype(self) -> torch.dtype:
         return torch.get_default_dtype()
 
-    def prior(self, random: Any) -> Tensor:
+    def prior(self, random: Any, t: float = 1.0) -> Tensor:
         return torch.zeros_like(self.known)
 
-    def prior_log_prob(self, x_1: Tensor) -> Tensor:
+    def prior_log_prob(self, x_1: Tensor, t: float = 1.0) -> Tensor:
         return torch.zeros(len(x_1))
 
     def diffuse(self, x_0: Tensor, t: Tensor, random: Any) -> Tensor:

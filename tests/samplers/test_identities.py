@@ -279,3 +279,14 @@ def test_refusals():
         Multistep(denoiser, UniformTime(3), order=4)
     with pytest.raises(ValueError, match="steps must be at least 1"):
         DDIM(denoiser, UniformTime(0))
+
+
+@pytest.mark.parametrize("make", [DDIM, DDPM, Heun])
+@pytest.mark.parametrize("first", [1.0, 0.9])
+def test_a_grid_may_begin_before_pure_noise(make, first):
+    """The first state has the noise of the first time, not that of t = 1 (once far too wide)."""
+    schedule = Geometric(0.002, 200.0)
+    denoiser = NormalDenoiser(Gaussian(schedule), torch.tensor([0.0]), torch.tensor([1.0]))
+    grid = UniformLogSNR(schedule, 80, start=first, end=0.0)
+    drawn = make(denoiser, grid).sample(Batch.of(torch.zeros(20_000)), Generator(0))["x"]
+    assert abs(float(drawn.std()) - 1) < 0.06 + 4 / math.sqrt(2 * 20_000)

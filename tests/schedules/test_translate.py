@@ -139,3 +139,17 @@ def test_differences_say_where() -> None:
 def test_refusals(other: object, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         translate(other)
+
+
+def test_a_last_product_that_rises_stands_for_zero() -> None:
+    """diffusers' rescale_betas_zero_snr puts 2^-24 where alpha is zero."""
+    products = torch.tensor([0.9, 0.4, 1e-9, 2.0**-24])
+    schedule = translate(SimpleNamespace(alphas_cumprod=products, init_noise_sigma=1.0))
+    assert schedule.alpha(torch.tensor(1.0)) == 0
+    assert schedule.alpha(torch.tensor(0.5)).item() == pytest.approx(0.4**0.5, rel=1e-6)
+
+
+def test_flow_sigmas_of_a_chain_are_a_flow() -> None:
+    config = SimpleNamespace(use_flow_sigmas=True)
+    other = SimpleNamespace(alphas_cumprod=torch.tensor([0.9, 0.1]), config=config)
+    assert isinstance(translate(other), Flow)

@@ -69,8 +69,20 @@ def test_a_sample_does_not_depend_on_its_batch_mates(space: Subspace) -> None:
 def test_place_moves_known_rows_to_the_frame_of_the_others() -> None:
     """Held rows of the result have the mean that held rows of x have; R^n has one frame only."""
     x, known = normal(1), normal(2)
-    assert torch.equal(Euclidean().place(known, x, LAYOUT, HELD), known)
-    placed = ZeroCentre().place(known, x, LAYOUT, HELD)
+    assert torch.equal(Euclidean().place(known, x, LAYOUT, HELD, None), known)
+    placed = ZeroCentre().place(known, x, LAYOUT, HELD, None)
     torch.testing.assert_close(placed[HELD].mean(0), x[HELD].mean(0))
     shift = placed[HELD] - known[HELD]
     torch.testing.assert_close(shift[0], shift[1])
+
+
+def test_place_leaves_known_rows_where_others_fix_the_frame() -> None:
+    """A fixed frame is the known rows' own; what is not known may be NaN."""
+    x, known = normal(1), normal(2)
+    fixed = torch.zeros_like(HELD)
+    fixed[LAYOUT.sample == LAYOUT.sample[HELD][0]] = True
+    assert torch.equal(ZeroCentre().place(known, x, LAYOUT, HELD, fixed)[HELD], known[HELD])
+    holes = torch.where(HELD[:, None], known, torch.nan)
+    placed = ZeroCentre().place(holes, x, LAYOUT, HELD, None)
+    expected = ZeroCentre().place(known, x, LAYOUT, HELD, None)
+    assert torch.equal(placed[HELD], expected[HELD])

@@ -94,14 +94,14 @@ class WrongDivergence(Gaussian):
 class WrongPrior(Gaussian):
     """A prior that the noise does not reach."""
 
-    def prior(self, random):
-        return self.hold(2 * super().prior(random))
+    def prior(self, random, t=1.0):
+        return self.hold(2 * super().prior(random, t))
 
 
 class Moving(Gaussian):
     """Forgets what is given in the prior."""
 
-    def prior(self, random):
+    def prior(self, random, t=1.0):
         return self.level(torch.ones(()), self.known).sigma * self.draw(random)
 
 

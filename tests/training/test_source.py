@@ -44,8 +44,8 @@ def test_batches_by_cost_cover_an_epoch_within_the_budget():
         assert sorted(np.concatenate(batches)) == list(range(200))
         totals = np.array([COSTS[batch].sum() for batch in batches])
         assert totals.max() <= 100
-        # None could have taken in the first sample of the next.
-        assert all(t + COSTS[b[0]] > 100 for t, b in zip(totals, batches[1:], strict=False))
+        # None could have taken in the largest sample of the next, which came after it.
+        assert all(t + COSTS[b].max() > 100 for t, b in zip(totals, batches[1:], strict=False))
 
 
 def test_a_sample_above_the_budget_is_a_batch_of_its_own():
@@ -112,3 +112,22 @@ def test_what_cannot_be_is_refused():
     twice = Source(4, lambda i: Batch.of(torch.cat([torch.from_numpy(i)] * 2)), batch_size=2)
     with pytest.raises(ValueError, match="collate returned 4 samples for 2 indices"):
         twice(0)
+
+
+def test_in_batches_cut_by_cost_the_place_does_not_follow_the_size() -> None:
+    """Stratified times go by place, and must not go by size."""
+    costs = np.array([1.0, 2.0, 6.0] * 400)
+    source = Source(
+        len(costs),
+        lambda index: Batch.of(torch.from_numpy(index)),
+        batch_size=1,
+        costs=costs.tolist(),
+        budget=16.0,
+    )
+    places: dict[float, list[float]] = {}
+    for number in range(400):
+        index = source.indices(number)
+        for place, sample in enumerate(index.tolist()):
+            places.setdefault(costs[sample], []).append((place + 0.5) / len(index))
+    for found in places.values():
+        assert abs(np.mean(found) - 0.5) < 4 * np.std(found) / len(found) ** 0.5

@@ -8,8 +8,6 @@ with one row per molecule, called by its key; a key properties/alpha is alpha.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 from structdiff.domains.molecules.readers.records import Record
 from structdiff.domains.molecules.structures import Structures
 
-__all__ = ["PREFIX", "read_npz", "split_unit"]
+__all__ = ["PREFIX", "load_arrays", "read_npz", "split_unit"]
 
 KEYS = ("pos_1e4A", "z", "n_atoms")
 PREFIX = "properties/"
@@ -51,12 +49,8 @@ def read_npz(stream: IO[bytes], path: Path) -> Iterator[Record]:
         ValueError: If it is not a whole npz with these arrays.
     """
     try:
-        with np.load(stream, allow_pickle=False) as archive:
-            missing = [key for key in KEYS if key not in archive]
-            if missing:
-                raise ValueError(f"keys {', '.join(missing)} are missing")
-            structures, units = _structures({key: archive[key] for key in archive.files})
-    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        structures, units = _structures(load_arrays(stream))
+    except (TypeError, ValueError) as error:
         raise ValueError(
             f"cannot read {path}: {error}; it must be a whole npz with the arrays "
             f"{', '.join(KEYS)} (pos_1e4A in 1e-4 Angstrom)"
@@ -72,7 +66,43 @@ def read_npz(stream: IO[bytes], path: Path) -> Iterator[Record]:
         yield Record(where, names[i], number, position, structures.charges(i), known, units)
 
 
+def load_arrays(stream: IO[bytes]) -> dict[str, NDArray[Any]]:
+    """Returns the arrays of an npz by name; nothing is unpickled.
+
+    Raises:
+        ValueError: If it is not a whole npz, whatever numpy and zipfile make of it.
+    """
+    zipped = stream.read(2) == b"PK"
+    stream.seek(0)
+    if not zipped:
+        raise ValueError("it is no zip file")
+    try:
+        with np.load(stream, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except Exception as error:  # a broken zip or header fails in a dozen ways
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _check(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Refuses what numpy would take for numbers all the same."""
+    missing = [key for key in KEYS if key not in arrays]
+    if missing:
+        raise ValueError(f"keys {', '.join(missing)} are missing")
+    for key, kinds in {"pos_1e4A": "iuf", "z": "iu", "n_atoms": "iu", "props": "biuf"}.items():
+        if key in arrays and arrays[key].dtype.kind not in kinds:
+            numbers = "numbers" if "f" in kinds else "whole numbers"
+            raise ValueError(f"{key} must hold {numbers}, not {arrays[key].dtype}")
+    number, count = arrays["z"], arrays["n_atoms"]
+    if number.ndim != 1 or count.ndim != 1:
+        raise ValueError(
+            f"z must be (atoms,) and n_atoms (molecules,), not {number.shape} and {count.shape}"
+        )
+    if count.min(initial=1) > 0 and count.max(initial=0) > number.size:
+        raise ValueError(f"n_atoms has {count.max()} atoms of {number.size} in z")
+
+
 def _structures(arrays: Mapping[str, NDArray[Any]]) -> tuple[Structures, dict[str, str]]:
+    _check(arrays)
     position, number, count = (arrays[key] for key in KEYS)
     name = tuple(str(text) for text in arrays.get("name", ()))
     name = name or tuple(f"gdb {i}" for i in arrays.get("gdb_index", ()))
@@ -99,7 +129,8 @@ def _properties(
             found[name] = column
             units |= {name: unit} if unit else {}
     for key, array in arrays.items():
-        usable = array.dtype.kind in "biufU" and array.ndim in (1, 2) and array.size
+        most = {"b": 2, "i": 2, "u": 2, "f": 2, "U": 1}.get(array.dtype.kind, 0)
+        usable = 1 <= array.ndim <= most and array.size
         if key not in _OWN and usable and len(array) == molecules:
             found[key.removeprefix(PREFIX)] = array
     return found, units

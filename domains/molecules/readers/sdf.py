@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 
 import numpy as np
 
@@ -44,6 +45,9 @@ def _record(lines: list[str], where: str) -> Record | Skipped:
     where = f"{where} ({title[:60]})" if title.isprintable() and title else where
     if len(lines) > _LONGEST or any("\0" in line for line in lines):
         return Skipped(where, "broken SDF record")
+    head = takewhile(lambda line: not _FIELD.match(line), lines)
+    if sum(line.rstrip() == "M  END" for line in head) > 1:
+        return Skipped(where, "broken SDF record: $$$$ is missing before the next molecule")
     with rdBase.BlockLogs():
         mol = Chem.MolFromMolBlock("\n".join(lines), sanitize=False, removeHs=False)
     unknown = (

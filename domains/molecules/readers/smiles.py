@@ -42,7 +42,7 @@ def read_table(lines: Iterable[str], path: Path, max_atoms: int) -> Iterator[Rec
     """Reads a table with a header; cells are split by commas, tabs or semicolons.
 
     Raises:
-        ValueError: If no column is called smiles.
+        ValueError: If no column is called smiles, or two have one name.
     """
     rows = iter(lines)
     header = next((line for line in rows if line.strip()), "")
@@ -56,6 +56,9 @@ def read_table(lines: Iterable[str], path: Path, max_atoms: int) -> Iterator[Rec
             raise ValueError(
                 f"{path} has no column smiles, it has: {shown}; rename the one that holds SMILES"
             )
+        twice = sorted({c for c in lower if c and lower.count(c) > 1})
+        if twice:
+            raise ValueError(f"{path} has two columns called {', '.join(twice)}; rename one")
         for row in table:
             if any(cell.strip() for cell in row):
                 entries.append(_entry(row, columns, lower, f"line {table.line_num}"))

@@ -63,7 +63,7 @@ def locate(name: Path | str) -> Path:
         FileNotFoundError: If the data set is not here and cannot be fetched.
         ValueError: If what is found cannot be used.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # a home that is not there is left as it stands
     found = NAMES.get(str(name))
     return path if found is None or path.exists() else found()
 

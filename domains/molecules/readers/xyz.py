@@ -84,7 +84,7 @@ def _columns(layout: str) -> tuple[int, slice]:
     cells, at, found = layout.lower().split(":"), 0, dict[str, int]()
     for name, width in zip(cells[::3], cells[2::3], strict=False):
         found[name] = at
-        at += int(width) if width.isdecimal() else 1
+        at += int(width[:6]) if width.isdecimal() else 1
     element = found.get("species", found.get("z", 0))
     start = found.get("pos", 1)
     return element, slice(start, start + 3)

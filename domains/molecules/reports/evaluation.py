@@ -106,13 +106,13 @@ def evaluate_run(
         say: Where to report.
     """
     folder = out or run.folder.samples
-    folder.mkdir(parents=True, exist_ok=True)
     data = load_data(run.config)
     film = _Film(run.config.sampler.steps)
     say(f"drawing {molecules} molecules with {film.total} steps each")
     samples = run.sample(
         molecules, condition=condition, guidance=guidance, seed=seed, watch=film.watch
     )
+    folder.mkdir(parents=True, exist_ok=True)
     say("measuring them beside real molecules")
     chosen = np.random.default_rng(0).permutation(len(data.reference))[: max(molecules, 1000)]
     real = data.reference.select(np.sort(chosen))

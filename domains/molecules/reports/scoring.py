@@ -175,6 +175,9 @@ def score(
             f"draws must be at least 2, for the error, and steps at least 1, got {draws}, {steps}"
         )
         raise ValueError(msg)
+    if seed < 0:
+        msg = f"seed must be at least 0, got {seed}"
+        raise ValueError(msg)
     implicit = config.data.hydrogens == "implicit"
     reasons = _faults(codec, structures, implicit=implicit)
     rows = np.flatnonzero([not reason for reason in reasons])
