@@ -34,10 +34,12 @@ def train(
         out: Folder of the run.
     """
     first = int(os.environ.get("RANK", "0")) == 0
+    finished = (out / "ema.safetensors").exists() and (out / "README.md").exists()
     run = train_run(config, out)
     if not first:
         return
-    write_card(run)
+    if not finished:
+        write_card(run)
     print(f"the run is in {out}; draw from it with: structdiff sample {out} -n 10 -o out.sdf")
 
 

@@ -12,9 +12,11 @@ from structdiff.domains.molecules.readers.files import opened
 from structdiff.domains.molecules.readers.packed import load_arrays
 from structdiff.domains.molecules.readers.sources import qm9_split
 from structdiff.domains.molecules.recipe import MoleculesConfig
-from structdiff.domains.molecules.structures import Structures
+from structdiff.domains.molecules.structures import Integers, Structures
 
 __all__ = ["Data", "load_data"]
+
+_NONE = np.zeros(0)
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,18 @@ class Data:
     report: str
 
 
-def load_data(config: MoleculesConfig) -> Data:
+def load_data(config: MoleculesConfig, path: str | None = None) -> Data:
     """Read and split the molecules of a config.
+
+    Arguments:
+        config: Settings.
+        path: Where the data lie, if not where the config says.
 
     Raises:
         FileNotFoundError: If a file is missing.
         ValueError: If too few molecules are left to train on, or the split does not fit.
     """
-    settings = config.data
+    settings = config.data if path is None else config.data.model_copy(update={"path": path})
     loaded = Loaded(embedded())
     if settings.path is not None:
         loaded = read(settings.path, max_atoms=settings.max_atoms)
@@ -50,12 +56,32 @@ def load_data(config: MoleculesConfig) -> Data:
         train, test = train.without_hydrogens(), test.without_hydrogens()
     held = min(settings.validation, len(train) // 5)
     order = np.random.default_rng(0).permutation(len(train))
-    kept, aside = train.select(np.sort(order[held:])), train.select(np.sort(order[:held]))
+    kept, aside = _set_aside(train, order, held, settings.conditions)
     if len(kept) < 2:
         msg = f"{len(kept)} molecules are left to train on, at least 2 are needed: give more data"
         raise ValueError(msg)
     reference = test if len(test) else kept
     return Data(kept, aside, reference, skipped, tuple(loaded.notes), loaded.report())
+
+
+def _set_aside(
+    molecules: Structures, order: Integers, held: int, conditions: tuple[str, ...]
+) -> tuple[Structures, Structures]:
+    """Molecules for training and for validation; what occurs in one of those alone is trained on.
+
+    A model has a class for each atom type and each word of a condition that it was trained on.
+    """
+    chosen, left = order[:held], order[held:]
+    words = [n for n in conditions if molecules.properties.get(n, _NONE).dtype.kind == "U"]
+    types = molecules.number.astype(np.int64) * 1000 + molecules.charge
+    seen = np.isin(types, types[np.isin(molecules.owner, left)])
+    unseen = np.bincount(molecules.owner[~seen], minlength=len(molecules)) > 0
+    for name in words:
+        column = molecules.properties[name]
+        unseen |= ~np.isin(column, [*column[left], ""])
+    moved = unseen[chosen]
+    kept = np.sort(np.concatenate([left, chosen[moved]]))
+    return molecules.select(kept), molecules.select(np.sort(chosen[~moved]))
 
 
 def _split(

@@ -83,13 +83,13 @@ class NoiseConfig(_Config):
 class NetworkConfig(_Config):
     """The equivariant network."""
 
-    layers: int = Field(default=6, ge=1)
+    layers: int = Field(default=6, ge=1, le=1_000)
     """Rounds of messages."""
-    width: int = Field(default=64, ge=1)
+    width: int = Field(default=64, ge=1, le=10_000)
     """Features of a pair of atoms."""
-    hidden: int = Field(default=128, ge=1)
+    hidden: int = Field(default=128, ge=1, le=10_000)
     """Features of an atom."""
-    basis: int = Field(default=48, ge=2)
+    basis: int = Field(default=48, ge=2, le=10_000)
     """Radial functions."""
     self_conditioning: bool = False
     """Whether the network sees its previous estimate."""
@@ -115,7 +115,7 @@ class LossConfig(_Config):
 class SamplerConfig(_Config):
     """How molecules are drawn."""
 
-    steps: int = Field(default=100, ge=1)
+    steps: int = Field(default=100, ge=1, le=1_000_000)
     """Calls of the network."""
     eta: float = Field(default=1.0, ge=0, le=1)
     """Fresh noise: 0 none, 1 that of the Bayes kernel."""

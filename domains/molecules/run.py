@@ -15,7 +15,6 @@ from structdiff.artifacts import (
     load_tensors,
     partition,
     piecewise,
-    write_json,
 )
 from structdiff.batch import Batch
 from structdiff.denoiser import NetworkDenoiser
@@ -66,13 +65,14 @@ def train(
     rank, _ = shard()
     codec = MoleculeCodec.fit(data.train, config.data.conditions)
     denoiser = model_of(config, codec, "the settings")
+    records = codec.encode(data.train)
+    check = codec.encode(data.validation) if len(data.validation) else None
     if rank == 0:
         folder.open("molecules", config.model_dump(mode="json"))
+        folder.begin(data.train.identity(), codec.state())
         if data.skipped or data.notes:
             say(data.report)
         say(f"{len(data.train)} molecules for training, {len(data.validation)} for validation")
-        write_json(folder.codec, codec.state())
-    records = codec.encode(data.train)
     source = Source(
         len(data.train),
         lambda index: records.select(torch.from_numpy(index)),
@@ -83,7 +83,6 @@ def train(
         shard=shard(),
     )
     run = Run(folder, config, codec, denoiser)
-    check = codec.encode(data.validation) if len(data.validation) else None
     trainer = Trainer(
         denoiser,
         objective_of(config, codec),

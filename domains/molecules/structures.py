@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -169,6 +170,15 @@ class Structures:
         """Returns the formal charges of molecule i."""
         i = range(len(self))[i]
         return self.charge[self.offsets[i] : self.offsets[i + 1]]
+
+    def identity(self) -> dict[str, str | int]:
+        """Returns what tells these molecules from others: their number and a digest of all."""
+        digest = blake2b(digest_size=16)
+        for array in (self.position, self.number, self.count, self.charge):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        for name, value in sorted(self.properties.items()):
+            digest.update(name.encode() + np.ascontiguousarray(value).tobytes())
+        return {"molecules": len(self), "digest": digest.hexdigest()}
 
     def with_properties(self, properties: Mapping[str, NDArray[Any]]) -> Structures:
         """Returns the same molecules with these properties only."""

@@ -1,6 +1,7 @@
 """A run is a folder.
 
-`config.json` (with a schema version), `state.safetensors` (everything that resuming needs, the
+`config.json` (with a schema version), `data.json` (which data it was begun with),
+`state.safetensors` (everything that resuming needs, the
 truth), `model.safetensors` and `ema.safetensors` (the weights for use), `codec.json`,
 `metrics.jsonl`, `samples/`, pictures and a model card.
 """
@@ -45,6 +46,7 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.codec = self.path / "codec.json"
+        self.data = self.path / "data.json"
         self.state = self.path / "state.safetensors"
         self.model = self.path / "model.safetensors"
         self.ema = self.path / "ema.safetensors"
@@ -58,7 +60,8 @@ class RunFolder:
             ValueError: If the folder holds another config; it says what differs.
             OSError: If the folder cannot be made or written.
         """
-        for path in (self.config, self.codec, self.state, self.model, self.ema, self.metrics):
+        small = (self.config, self.codec, self.data, self.metrics)
+        for path in (*small, self.state, self.model, self.ema):
             remove_temporary(path)
         if self.config.exists():
             changed = differences(self.read_config(domain), dict(config))
@@ -79,6 +82,29 @@ class RunFolder:
             msg = f"cannot create {self.path}: {error.strerror}. Choose another --out"
             raise OSError(error.errno, msg) from None
         write_json(self.config, {"schema": SCHEMA, "domain": domain, "config": dict(config)})
+
+    def begin(self, data: Mapping[str, Any], codec: Mapping[str, Any]) -> None:
+        """Keep what the run begins with, or check that it goes on with the same.
+
+        Arguments:
+            data: What tells the training data from others: a digest, a number of samples.
+            codec: State of the codec fitted to them.
+
+        Raises:
+            ValueError: If the run was begun with other data.
+        """
+        if self.data.exists():
+            changed = differences(read_json(self.data), dict(data))
+            if changed:
+                listed = "; ".join(changed)
+                msg = (
+                    f"the data have changed since {self.path} was begun ({listed}): restore them, "
+                    "or choose another --out"
+                )
+                raise ValueError(msg)
+            return
+        write_json(self.codec, dict(codec))
+        write_json(self.data, dict(data))
 
     def read_config(self, domain: str | None = None) -> dict[str, Any]:
         """The config.

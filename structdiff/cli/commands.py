@@ -106,6 +106,7 @@ def _number(name: str, word: str) -> float:
 def evaluate(
     run: tyro.conf.Positional[Path],
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 200,
+    data: Path | None = None,
     sampler: Drawing = Drawing(),  # noqa: B008
     seed: int = 0,
 ) -> None:
@@ -114,11 +115,12 @@ def evaluate(
     Args:
         run: Folder of the run.
         n: How many to draw.
+        data: The run's data, if they are no longer where they were.
         sampler: How samples are drawn.
         seed: Start of the random numbers.
     """
     domain = load(RunFolder(run).domain)
-    domain.commands.evaluate(run, n, settings=asdict(sampler), seed=seed)
+    domain.commands.evaluate(run, n, settings=asdict(sampler), seed=seed, data=data)
 
 
 def score(

@@ -89,6 +89,7 @@ def _call(function: Callable[..., None], program: str, words: list[str]) -> None
         ready()
     except Stopped as stopped:
         print(f"structdiff: {stopped}")
+        sys.exit(130)
     except NonFiniteLoss as error:
         msg = str(error)
         raise ValueError(msg) from None

@@ -89,6 +89,7 @@ def evaluate_run(
     guidance: float | Mapping[str, float] | None = None,
     seed: int = 0,
     out: Path | None = None,
+    source: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Evaluation:
     """Draw molecules, measure them beside real ones, and write a page, files and pictures.
@@ -103,10 +104,11 @@ def evaluate_run(
         guidance: Scale of the conditions, as in `Run.sample`.
         seed: Start of the random numbers.
         out: Folder for what is written, `samples/` of the run by default.
+        source: Where the run's data lie, if not where its config says.
         say: Where to report.
     """
     folder = out or run.folder.samples
-    data = load_data(run.config)
+    data = load_data(run.config, None if source is None else str(source))
     film = _Film(run.config.sampler.steps)
     say(f"drawing {molecules} molecules with {film.total} steps each")
     samples = run.sample(

@@ -21,10 +21,17 @@ from structdiff.domains.molecules.run import Run
 __all__ = ["doctor", "evaluate", "score"]
 
 
-def evaluate(run: Path, molecules: int, *, settings: Mapping[str, Any], seed: int) -> None:
+def evaluate(
+    run: Path,
+    molecules: int,
+    *,
+    settings: Mapping[str, Any],
+    seed: int,
+    data: Path | None = None,
+) -> None:
     """Measure a run, write its page, and refresh its card."""
-    loaded = Run.load(run).drawing(**settings)
-    result = evaluate_run(loaded, molecules, seed=seed)
+    loaded = Run.load(run)
+    result = evaluate_run(loaded.drawing(**settings), molecules, seed=seed, source=data)
     print(result.table())
     write_card(loaded, result.measures())
     print("written: " + ", ".join(str(path) for path in result.files))
