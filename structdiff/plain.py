@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from structdiff.batch import Batch
@@ -36,7 +38,7 @@ class _OneLeaf(nn.Module):
 
 
 def fit(
-    data: Tensor | Mapping[str, Tensor],
+    data: Tensor | ArrayLike | Mapping[str, Tensor | ArrayLike],
     process: Process,
     network: nn.Module,
     *,
@@ -44,7 +46,7 @@ def fit(
     batch_size: int = 256,
     learning_rate: float = 2e-3,
     objective: Objective | None = None,
-    condition: Mapping[str, Tensor] | None = None,
+    condition: Mapping[str, Tensor | ArrayLike] | None = None,
     condition_dropout: float = 0.1,
     seed: int = 0,
     **training: Any,
@@ -52,7 +54,8 @@ def fit(
     """Train a denoiser on tensors.
 
     Arguments:
-        data: `(samples, *event)`, or a mapping of them by leaf (one row per sample each).
+        data: `(samples, *event)`, a tensor or an array, or a mapping of them by leaf (one row
+            per sample each); real numbers are taken in the default dtype of torch.
         process: The process of the leaf, or a `Product` with the mapping's names.
         network: For a bare tensor, `network(x_t, clock)` with x_t `(samples, *event)` as the
             process encodes it and the clock `(samples,)`; for a mapping, a `Backbone`.
@@ -71,8 +74,8 @@ def fit(
         The denoiser, with averaged weights.
 
     Raises:
-        ValueError: If the data has no samples, or a network of a bare tensor is to have
-            conditions.
+        ValueError: If the data has no samples or is not numbers, or a network of a bare tensor
+            is to have conditions.
 
     Example:
         >>> from structdiff import Gaussian, Linear, fit, sample
@@ -89,12 +92,16 @@ def fit(
     from structdiff.training import Source, Trainer, TrainingConfig
     from structdiff.training.distributed import shard
 
-    bare = isinstance(data, Tensor)
-    known = dict(condition or {})
+    bare = not isinstance(data, Mapping)
+    known = {n: _numbers(f"condition {n!r}", x) for n, x in (condition or {}).items()}
     if bare and known:
         msg = "a network of a bare tensor sees no condition: pass {'x': data} and a Backbone"
         raise ValueError(msg)
-    leaves = {"x": data} if isinstance(data, Tensor) else dict(data)
+    named = data if isinstance(data, Mapping) else {"x": data}
+    leaves = {name: _numbers(f"data {name!r}", x) for name, x in named.items()}
+    if not leaves or any(x.ndim == 0 for x in leaves.values()):
+        msg = "data must be (samples, *event), or a mapping of such by leaf, at least one"
+        raise ValueError(msg)
     product = Product({"x": process}) if bare else process
     denoiser = NetworkDenoiser(_OneLeaf(network) if bare else network, product)
     samples = next(iter(leaves.values())).shape[0]
@@ -127,7 +134,7 @@ def sample(
     sampler: Sampler | None = None,
     condition: Mapping[str, Any] | None = None,
     guidance: float | Mapping[str, float] = 1.0,
-    given: Mapping[str, Tensor] | None = None,
+    given: Mapping[str, Tensor | ArrayLike] | None = None,
     seed: int = 0,
 ) -> Any:
     """Draw samples of regular leaves.
@@ -138,7 +145,8 @@ def sample(
         steps: Steps of the default sampler, DDPM on a grid uniform in time.
         sampler: Another sampler, made with this denoiser (for guidance, with
             `ClassifierFree(denoiser, scale)`).
-        condition: Value of each condition by name, one for all samples or one for each.
+        condition: Value of each condition by name, one for all samples or one for each. A name
+            that the network does not look at changes nothing: what it reads is not known here.
         guidance: Scale of the conditions: 0 unconditional, 1 conditional, above 1 guided.
         given: Leaves that are known, one value for all samples or one for each; exact for a model
             trained with `GivenRows(Denoising(), random_leaves)`, or with
@@ -166,9 +174,15 @@ def sample(
 
 
 def _blank(
-    leaves: Mapping[str, Tensor], condition: Mapping[str, Any], given: Mapping[str, Tensor]
+    leaves: Mapping[str, Tensor],
+    condition: Mapping[str, Tensor | ArrayLike],
+    given: Mapping[str, Tensor | ArrayLike],
 ) -> Batch:
     """What is to be drawn: placeholders, conditions, and leaves that are known."""
+    for title, named in (("condition", condition), ("given", given)):
+        if not isinstance(named, Mapping):
+            msg = f"{title} must be a mapping from names to values, got {type(named).__name__}"
+            raise ValueError(msg)
     unknown = given.keys() - leaves.keys()
     if unknown:
         msg = f"given names the leaves {sorted(unknown)}, the process has {sorted(leaves)}"
@@ -177,7 +191,7 @@ def _blank(
     batch = Batch.of({**leaves, **values})
     samples, device = batch.samples, batch.device
     held = {n: torch.ones(samples, dtype=torch.bool, device=device) for n in values}
-    asked = {n: torch.as_tensor(x, device=device) for n, x in condition.items()}
+    asked = {n: _numbers(f"condition {n!r}", x).to(device) for n, x in condition.items()}
     asked = {
         n: x if x.ndim and len(x) == samples else x.expand(samples, *x.shape)
         for n, x in asked.items()
@@ -185,11 +199,28 @@ def _blank(
     return batch.with_condition(asked).with_given(held)
 
 
-def _for_all(name: str, value: Tensor, like: Tensor) -> Tensor:
+def _for_all(name: str, value: Tensor | ArrayLike, like: Tensor) -> Tensor:
     """A value for each sample."""
-    x = torch.as_tensor(value, device=like.device, dtype=like.dtype)
+    x = _numbers(name, value).to(like.device)
+    if x.is_floating_point() and not like.is_floating_point():
+        msg = f"{name} must be whole numbers, got {x.dtype}"
+        raise ValueError(msg)
+    x = x.to(like.dtype)
     if x.shape not in (like.shape, like.shape[1:]):
         must = f"{tuple(like.shape)} or {tuple(like.shape[1:])}"
         msg = f"{name} must have shape {must}, got {tuple(x.shape)}"
         raise ValueError(msg)
     return x.expand_as(like)
+
+
+def _numbers(name: str, value: Tensor | ArrayLike) -> Tensor:
+    """Numbers as a tensor: real ones in the default dtype, whole ones in int64."""
+    try:
+        x = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    except (TypeError, ValueError) as error:
+        has = f"{type(value).__name__} ({error})"
+        msg = f"{name} must be numbers, as a tensor, an array or lists, got {has}"
+        raise ValueError(msg) from None
+    if x.is_floating_point():
+        return x.to(torch.get_default_dtype())
+    return x if x.dtype == torch.bool or x.is_complex() else x.long()

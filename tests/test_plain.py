@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -168,6 +169,65 @@ def test_a_given_leaf():
         sample(exact, 4, given={"z": torch.tensor(0)})
     with pytest.raises(ValueError, match="given 'y' must have shape"):
         sample(exact, 4, given={"y": torch.tensor([0, 1])})
+
+
+def test_arrays_lists_and_other_precisions_are_the_same_data():
+    values = [0.5 * i - 2 for i in range(8)]
+    half = torch.tensor(values)
+    fixed = np.array(values)
+    fixed.flags.writeable = False
+    drawn = []
+    for data in (half, half.double(), fixed, values, fixed.astype(np.float32)):
+        torch.manual_seed(0)
+        denoiser = fit(data, Gaussian(Linear()), Scalar(), steps=3, batch_size=4)
+        drawn.append(sample(denoiser, 3, steps=4))
+    assert all(torch.equal(one, drawn[0]) for one in drawn)
+    one, x, side = np.int32([0, 1] * 4), np.array(values), np.uint8([0, 1] * 4)
+    process = Product({"x": Gaussian(Linear()), "y": Categorical(Flow(), absorbing(2))})
+    fit({"x": x, "y": one}, process, Pair(), steps=1, batch_size=4)
+    labelled = fit(
+        {"x": x}, Product({"x": Gaussian(Linear())}), Labelled(), condition={"side": side}, steps=1
+    )
+    same = [
+        sample(labelled, 2, steps=3, condition={"side": c}) for c in ([0, 1], np.uint8([0, 1]))
+    ]
+    assert torch.equal(*same)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (["a", "b"], "data 'x' must be numbers, as a tensor, an array or lists, got list"),
+        ([[1.0], [1.0, 2.0]], "data 'x' must be numbers"),
+        ({"x": None}, "data 'x' must be numbers"),
+        (3.0, r"data must be \(samples, \*event\)"),
+        ({}, "data must be .* at least one"),
+    ],
+)
+def test_data_that_are_no_numbers_are_refused(data, why):
+    with pytest.raises(ValueError, match=why):
+        fit(data, Gaussian(Linear()), Scalar(), steps=1)
+
+
+def test_what_is_asked_may_be_an_array_or_a_list():
+    process = Product({"x": Gaussian(Linear()), "y": Categorical(Flow(), absorbing(3))})
+    data = Batch.of({"x": torch.tensor([-1.0, 0.0, 1.0]), "y": torch.tensor([0, 1, 2])})
+    exact = ExactDenoiser(process, data)
+    for given in ([0, 2], np.int32([0, 2]), torch.tensor([0, 2])):
+        drawn = sample(exact, 2, steps=10, given={"y": given})
+        torch.testing.assert_close(drawn["x"], torch.tensor([-1.0, 1.0]), atol=1e-4, rtol=0)
+    drawn = sample(exact, 2, steps=10, given={"x": np.array([-1.0, 1.0])})
+    assert drawn["x"].dtype == torch.float32
+    assert drawn["y"].tolist() == [0, 2]
+    for asked, why in (
+        ({"given": {"y": 0.5}}, "given 'y' must be whole numbers, got torch.float32"),
+        ({"given": {"y": "two"}}, "given 'y' must be numbers"),
+        ({"given": [1]}, "given must be a mapping from names to values, got list"),
+        ({"condition": {"c": "two"}}, "condition 'c' must be numbers"),
+        ({"condition": 1.0}, "condition must be a mapping from names to values, got float"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            sample(exact, 2, steps=2, **asked)
 
 
 def test_a_bare_network_sees_no_condition():

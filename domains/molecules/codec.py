@@ -7,7 +7,7 @@ of the data) is a condition of the batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -54,12 +54,18 @@ class MoleculeCodec(Codec[Structures]):
         self._class[self._numbers, self._charges.astype(np.int64) + _SHIFT] = np.arange(len(types))
 
     @classmethod
-    def fit(cls, objects: Structures, conditions: Sequence[str] = ()) -> Self:
+    def fit(
+        cls,
+        objects: Structures,
+        conditions: Sequence[str] = (),
+        units: Mapping[str, str] | None = None,
+    ) -> Self:
         """Read off the molecules.
 
         Arguments:
             objects: Training molecules.
             conditions: Names of their properties that the model is to know.
+            units: Units of those that have one.
 
         Raises:
             ValueError: If there are none, or a property is missing or named twice.
@@ -80,7 +86,10 @@ class MoleculeCodec(Codec[Structures]):
             axis=0,
             return_counts=True,
         )
-        known = tuple(Condition.fit(name, objects.properties[name]) for name in conditions)
+        known = tuple(
+            Condition.fit(name, objects.properties[name], (units or {}).get(name, ""))
+            for name in conditions
+        )
         condition, present = encode_conditions(
             known, {n: objects.properties[n] for n in conditions}
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from structdiff import __version__
 from structdiff.artifacts import Job, Made, Part, piecewise, write_atomic, write_json
 from structdiff.domains.molecules.data import read
-from structdiff.domains.molecules.order import Order
+from structdiff.domains.molecules.order import Order, TooFewValid
 from structdiff.domains.molecules.output import check_free, encode, write
 from structdiff.domains.molecules.request import condition_of
 from structdiff.domains.molecules.run import Run
@@ -32,6 +32,7 @@ def sample(
     molecules: int,
     out: Path | None,
     *,
+    folder: bool,
     condition: Mapping[str, str],
     guidance: float | Mapping[str, float] | None,
     sizes: tuple[int, ...],
@@ -42,20 +43,23 @@ def sample(
     overwrite: bool,
 ) -> None:
     """Draw molecules and write or list them; a path without a suffix is a folder of shards."""
-    shards = out is not None and (out.is_dir() or not out.suffix)
+    shards = out is not None and (folder or out.is_dir() or not out.suffix)
     if out is not None and not shards:
         check_free(out, overwrite=overwrite)
     core = None if given is None else _core(given)
     loaded = Run.load(run).drawing(**settings)
+    values = loaded.parse(condition)
     asked = {
         "sizes": list(sizes) or None,
-        "condition": _parsed(loaded, condition),
+        "condition": values,
         "guidance": guidance,
         "given": core,
         "seed": seed,
     }
     wanted = molecules if only_valid is None else only_valid
     order = Order(loaded, wanted, only_valid is not None, asked)
+    for line in _beyond(loaded, sizes, values, condition):
+        print(line)
     if out is None:
         _list(*collect(order))
     elif shards:
@@ -71,13 +75,18 @@ def collect(order: Order) -> tuple[Samples, Tally]:
 
     Raises:
         ValueError: If memory runs out for one molecule alone, or valid ones do not come.
+        Stopped: If a signal asked to stop.
     """
     drawn: list[tuple[Samples, Tally]] = []
 
     def tally() -> Tally:
         return sum((counted for _, counted in drawn), Tally())
 
-    with _progress(order, 0) as bar:
+    def word() -> str:
+        done = tally().drawn
+        return f"stopped after {done:,} molecules, nothing is written; only a folder can go on"
+
+    with _stoppable(word), _progress(order, 0) as bar:
 
         def make(part: Part) -> tuple[Samples, Tally]:
             return order.draw(part, tally().kept, None if order.only_valid else bar.walk(part))
@@ -95,6 +104,7 @@ def fill(order: Order, path: Path, *, overwrite: bool) -> Job:
     """Draw into a folder: an SDF file per batch, and a summary at the end.
 
     A folder in which the same was begun is gone on with; it ends as it would have without a stop.
+    Where valid molecules do not come, the summary tells the rate.
 
     Raises:
         ValueError: If the folder holds something else, memory runs out for one molecule alone, or
@@ -113,7 +123,24 @@ def fill(order: Order, path: Path, *, overwrite: bool) -> Job:
         print(f"missing or changed, drawn again: {', '.join(job.lost)}")
     if job.done:
         print(f"{path} goes on after {_tally(job).drawn:,} molecules drawn")
-    with _stoppable(job), _progress(order, _tally(job).kept) as bar:
+    try:
+        _run(order, job)
+    except TooFewValid as error:
+        _summarise(job)
+        msg = f"{error}. The rates are in {job.path / 'summary.md'}"
+        raise TooFewValid(msg) from None
+    _summarise(job)
+    return job
+
+
+def _run(order: Order, job: Job) -> None:
+    """Make the parts that are not done."""
+
+    def word() -> str:
+        done = _tally(job).drawn
+        return f"stopped after {done:,} molecules; run the same command to go on in {job.path}"
+
+    with _stoppable(word), _progress(order, _tally(job).kept) as bar:
 
         def make(part: Part) -> Made:
             kept, done = _tally(job).kept, None if order.only_valid else bar.walk(part)
@@ -123,8 +150,6 @@ def fill(order: Order, path: Path, *, overwrite: bool) -> Job:
             return Made({".sdf": content}, {**tally.counts(), "written": written})
 
         job.run(order.parts(lambda: _tally(job)), make)
-    _summarise(job)
-    return job
 
 
 def _progress(order: Order, settled: int) -> Progress:
@@ -177,8 +202,8 @@ def _smiles(job: Job) -> Iterator[str]:
 
 
 @contextmanager
-def _stoppable(job: Job) -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the work at once, with a word on how to go on.
+def _stoppable(word: Callable[[], str]) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the work at once, with a word on what is left of it.
 
     Raises:
         Stopped: If one came.
@@ -188,9 +213,7 @@ def _stoppable(job: Job) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        done = _tally(job).drawn
-        msg = f"stopped after {done:,} molecules; run the same command to go on in {job.path}"
-        raise Stopped(msg) from None
+        raise Stopped(word()) from None
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)
@@ -204,15 +227,19 @@ def _core(path: Path) -> Structures:
     return found.select([0]).with_properties({})
 
 
-def _parsed(run: Run, condition: Mapping[str, str]) -> dict[str, ArrayLike]:
-    """Conditions as values; says which are beyond what the model was trained on."""
-    values = run.parse(condition)
+def _beyond(
+    run: Run, sizes: tuple[int, ...], values: Mapping[str, ArrayLike], words: Mapping[str, str]
+) -> Iterator[str]:
+    """What is asked beyond that on which the model was trained."""
+    trained = [size for size, count in enumerate(run.codec.sizes.histogram) if count]
+    far = sorted({size for size in sizes if not trained[0] <= size <= trained[-1]})
+    if far:
+        yield f"sizes {far} are outside the training data ({trained[0]} to {trained[-1]} atoms)"
     for name, value in values.items():
         known = condition_of(run.codec, name)
         if known.outside(value):
             ends = f"{list(known.low)} to {list(known.high)}"
-            print(f"{name} = {condition[name]} is outside the training data ({ends})")
-    return values
+            yield f"{name} = {words[name]} is outside the training data ({ends})"
 
 
 def _list(drawn: Samples, tally: Tally) -> None:

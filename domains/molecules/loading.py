@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Data:
     reference: Structures
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...]
+    units: Mapping[str, str]
     report: str
 
 
@@ -61,7 +63,8 @@ def load_data(config: MoleculesConfig, path: str | None = None) -> Data:
         msg = f"{len(kept)} molecules are left to train on, at least 2 are needed: give more data"
         raise ValueError(msg)
     reference = test if len(test) else kept
-    return Data(kept, aside, reference, skipped, tuple(loaded.notes), loaded.report())
+    notes, units = tuple(loaded.notes), loaded.units
+    return Data(kept, aside, reference, skipped, notes, units, loaded.report())
 
 
 def _set_aside(

@@ -18,11 +18,15 @@ from structdiff.domains.molecules.sampling import Samples
 from structdiff.domains.molecules.structures import Structures
 from structdiff.domains.molecules.tally import Tally
 
-__all__ = ["Order"]
+__all__ = ["Order", "TooFewValid"]
 
 PATIENCE = 1_000  # molecules drawn without a valid one
 FACTOR = 100  # molecules drawn for a valid one that is wanted
 LEAST = 16  # molecules drawn together where fewer valid ones are wanted
+
+
+class TooFewValid(ValueError):
+    """Valid molecules do not come."""
 
 
 @dataclass
@@ -64,7 +68,7 @@ class Order:
             tally: What was drawn so far, asked before each batch.
 
         Raises:
-            ValueError: If valid molecules do not come.
+            TooFewValid: If valid molecules do not come.
         """
         if not self.only_valid:
             yield from partition(self.wanted, self.size)
@@ -83,10 +87,10 @@ class Order:
         common = max(tally.reasons, key=lambda reason: tally.reasons[reason])
         msg = (
             f"{tally.drawn:,} molecules were drawn, {tally.kept:,} of them are valid and in one "
-            f"piece, {self.wanted:,} were asked for (most often: {common}). Train longer, or draw "
-            "without --only-valid to look at them"
+            f"piece, {self.wanted:,} were asked for (most often: {common}). Train longer; a draw "
+            "without --only-valid shows what the model makes"
         )
-        raise ValueError(msg)
+        raise TooFewValid(msg)
 
     def draw(
         self, part: Part, kept: int, done: Callable[[float], None] | None = None

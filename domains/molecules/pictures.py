@@ -55,10 +55,10 @@ def grid(
             "columns; give at least one molecule, one verdict for each, and one column"
         )
     columns = min(columns, len(structures))
-    figure, axes = _figure(-(-len(structures) // columns), columns, width=2.7, words=0.42)
+    figure, axes = _figure(len(structures), columns, width=2.7, words=0.42)
     local = list(plain_bonds(structures).split(structures))
     reach = _common_reach(structures)
-    for index, ax in enumerate(axes[: len(structures)]):
+    for index, ax in enumerate(axes):
         number, position = structures.molecule(index)
         if structures.finite[index]:
             view = frame(position, reach=reach)
@@ -95,7 +95,7 @@ def trajectory(
         raise ValueError(f"frames ({len(frames)}) and clock ({len(clock)}) must match, not empty")
     if any(not np.array_equal(f.count, frames[-1].count) for f in frames):
         raise ValueError("frames must hold the same molecules: their sizes differ")
-    figure, axes = _figure(len(frames[-1]), len(frames), width=1.9, top=0.25)
+    figure, axes = _figure(len(frames[-1]) * len(frames), len(frames), width=1.9, top=0.25)
     local = [list(plain_bonds(f).split(f)) for f in frames]
     for index, ax in enumerate(axes):
         row, column = divmod(index, len(frames))
@@ -117,7 +117,7 @@ def _common_reach(structures: Structures) -> float:
 
 
 def _figure(
-    rows: int, columns: int, *, width: float, words: float = 0.0, top: float = 0.0
+    panels: int, columns: int, *, width: float, words: float = 0.0, top: float = 0.0
 ) -> tuple[Figure, list[Axes]]:
     """Panels of a width in inches, with room for words below each and above all."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -125,12 +125,12 @@ def _figure(
     from matplotlib.patches import FancyBboxPatch
 
     height = width * ASPECT + words
-    gap = 0.07
+    gap, rows = 0.07, -(-panels // columns)
     total = np.array([columns * (width + gap) + gap, rows * (height + gap) + gap + top])
     figure = Figure(figsize=tuple(total), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     axes = []
-    for index in range(rows * columns):
+    for index in range(panels):
         row, column = divmod(index, columns)
         corner = np.array([column * (width + gap), (rows - 1 - row) * (height + gap)]) + gap
         panel = figure.add_axes((*(corner / total), width / total[0], height / total[1]))

@@ -6,8 +6,11 @@ The molecules of a request are numbered from 0; sizes follow p(size | condition)
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,8 +64,9 @@ def request(
     Arguments:
         codec: Vocabulary, sizes and conditions.
         molecules: How many.
-        sizes: Numbers of atoms to choose from.
-        condition: Value of each condition, one for all molecules or one for each.
+        sizes: Numbers of atoms to choose from, at least 2, or 1 if the training data has such.
+        condition: Value of each condition, one for all molecules or one for each; a condition
+            whose value is not known is left out.
         guidance: Guidance scale.
         given: A part that every molecule has.
         seed: Start of the random numbers.
@@ -71,26 +75,22 @@ def request(
         ValueError: If a number is out of range, a condition is not known, or the sizes leave no
             room for the given part.
     """
-    if molecules < 1:
-        msg = f"the number of molecules must be at least 1, got {molecules}"
-        raise ValueError(msg)
-    if sizes is not None and (not len(sizes) or min(sizes) < 2 or max(sizes) > _LARGEST):
-        most = f" and at most {_LARGEST:,}" if max(sizes, default=0) > _LARGEST else ""
-        msg = f"sizes must be numbers of atoms, each at least 2{most}, got {list(sizes)}"
-        raise ValueError(msg)
-    if seed < 0:
-        msg = f"seed must be at least 0, got {seed}"
-        raise ValueError(msg)
+    molecules = _whole("the number of molecules", molecules, 1)
+    seed = _whole("seed", seed, 0)
+    sizes = None if sizes is None else _sizes(codec, sizes)
     asked = condition or {}
     _check_guidance(codec, asked, guidance)
     values = {n: _per_molecule(condition_of(codec, n), x, molecules) for n, x in asked.items()}
-    with np.errstate(over="ignore"):
-        encoded, present = encode_conditions(codec.conditions, values)
-    far = [name for name, value in encoded.items() if not value.isfinite().all()]
-    if far:
-        msg = f"{far} are asked for too far from the training data: ask for values near it"
+    encoded, present = encode_conditions(codec.conditions, values)
+    missing = [name for name, known in present.items() if not known.all()]
+    if missing:
+        msg = (
+            f"condition {missing[0]!r} has values that are not known (NaN, infinite or empty): "
+            "leave out a condition that is not known"
+        )
         raise ValueError(msg)
     if given is not None:
+        _check_given(given)
         codec.encode(given.select([0]).with_properties({}))
     least = 0 if given is None else int(given.count[0]) + 1
     random, counts = np.random.default_rng(seed), list[int]()
@@ -100,6 +100,41 @@ def request(
         weights = codec.sizes.weights(rows.stop - low, *known)
         counts += draw_sizes(_allowed(weights, sizes, least), random).tolist()
     return Request(tuple(counts), encoded, present, guidance, given, seed)
+
+
+def _whole(name: str, value: SupportsIndex, least: int) -> int:
+    """A whole number of at least some size."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        msg = f"{name} must be a whole number, got {value!r}"
+        raise ValueError(msg) from None
+    if number < least:
+        msg = f"{name} must be at least {least}, got {value}"
+        raise ValueError(msg)
+    return number
+
+
+def _sizes(codec: MoleculeCodec, sizes: Sequence[int]) -> list[int]:
+    """Numbers of atoms; 1 only if the training data has molecules of one atom."""
+    least = 1 if len(codec.sizes.histogram) > 1 and codec.sizes.histogram[1] else 2
+    try:
+        found = [operator.index(size) for size in sizes]
+    except TypeError:
+        found = []
+    if not found or min(found) < least or max(found) > _LARGEST:
+        most = f" and at most {_LARGEST:,}" if max(found, default=0) > _LARGEST else ""
+        got = f"got {found or sizes!r}"
+        msg = f"sizes must be a list of numbers of atoms, each at least {least}{most}, {got}"
+        raise ValueError(msg)
+    return found
+
+
+def _check_given(given: Structures) -> None:
+    if not isinstance(given, Structures) or not len(given):
+        has = f"{len(given)} molecules" if isinstance(given, Structures) else type(given).__name__
+        msg = f"given must be Structures with a molecule, as read(path).structures, got {has}"
+        raise ValueError(msg)
 
 
 def condition_of(codec: MoleculeCodec, name: str) -> Condition:
@@ -121,23 +156,24 @@ def _check_guidance(
 ) -> None:
     """Refuse a scale that has nothing to act on."""
     scales = dict(guidance) if isinstance(guidance, Mapping) else {"": guidance}
-    if not scales or not all(math.isfinite(scale) for scale in scales.values()):
-        msg = f"guidance must be a finite number, or one for each condition, got {guidance}"
+    real = all(isinstance(scale, Real) and math.isfinite(scale) for scale in scales.values())
+    if not scales or not real:
+        msg = f"guidance must be a finite number, or one for each condition, got {guidance!r}"
         raise ValueError(msg)
     if not condition and guidance != 1:
         known = [one.name for one in codec.conditions]
         has = f"give one of {known}" if known else "but the run was trained without any"
         msg = f"guidance = {guidance} needs a condition: {has}, or leave guidance at 1"
         raise ValueError(msg)
-    left = sorted(condition.keys() - scales.keys()) if isinstance(guidance, Mapping) else []
-    if left:
-        msg = f"guidance has no scale for {left}: name one for each condition that is asked"
-        raise ValueError(msg)
     unknown = sorted(scales.keys() - condition.keys() - {""})
     if unknown:
         msg = (
             f"guidance names {unknown}, but the conditions that are asked are {sorted(condition)}"
         )
+        raise ValueError(msg)
+    left = sorted(condition.keys() - scales.keys()) if isinstance(guidance, Mapping) else []
+    if left:
+        msg = f"guidance has no scale for {left}: name one for each condition that is asked"
         raise ValueError(msg)
 
 

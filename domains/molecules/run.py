@@ -63,7 +63,7 @@ def train(
     start(pick_device(config.training.device))
     data = first_alone(lambda: load_data(config))
     rank, _ = shard()
-    codec = MoleculeCodec.fit(data.train, config.data.conditions)
+    codec = MoleculeCodec.fit(data.train, config.data.conditions, data.units)
     denoiser = model_of(config, codec, "the settings")
     records = codec.encode(data.train)
     check = codec.encode(data.validation) if len(data.validation) else None

@@ -253,8 +253,9 @@ class Job:
         try:
             self.path.mkdir(parents=True)
         except OSError as error:
-            msg = f"cannot create the folder {self.path}: {error.strerror}. Choose another one"
-            raise OSError(error.errno, msg) from None
+            why = "it is a file" if self.path.is_file() else error.strerror
+            msg = f"cannot create the folder {self.path}: {why}. Choose another one"
+            raise type(error)(msg) from None
 
     def _read(self, *, overwrite: bool) -> None:
         """Take over what was done, if the same was asked.

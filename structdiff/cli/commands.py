@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +16,9 @@ from structdiff.artifacts import RunFolder, load_tensors
 from structdiff.cli.registry import DOMAINS, load
 
 __all__ = ["COMMANDS"]
+
+Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
+Sizes = Annotated[tuple[tuple[int, ...], ...], tyro.conf.UseAppendAction]
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,10 @@ class Drawing:
 def sample(
     run: tyro.conf.Positional[Path],
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 10,
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
-    condition: tuple[str, ...] = (),
-    guidance: tuple[str, ...] = (),
-    sizes: tuple[int, ...] = (),
+    out: Annotated[str | None, tyro.conf.arg(aliases=["-o"], metavar="PATH")] = None,
+    condition: Annotated[Words, tyro.conf.arg(metavar="NAME=VALUE ...")] = (),
+    guidance: Annotated[Words, tyro.conf.arg(metavar="[NAME=]NUMBER ...")] = (),
+    sizes: Annotated[Sizes, tyro.conf.arg(metavar="INT ...")] = (),
     given: Path | None = None,
     only_valid: int | None = None,
     sampler: Drawing = Drawing(),  # noqa: B008
@@ -52,9 +57,9 @@ def sample(
     Args:
         run: Folder of the run.
         n: How many to draw; not used with --only-valid.
-        out: File to write, its suffix says the format; or a folder (a path without a suffix, or
-            one that exists), which is filled shard by shard and goes on where it was stopped.
-            Without one, a list is printed.
+        out: File to write, its suffix says the format; or a folder (a path without a suffix, one
+            that ends in a slash, or one that exists), which is filled shard by shard and goes on
+            where it was stopped. Without one, a list is printed.
         condition: What is asked of the samples: NAME=VALUE, several if need be.
         guidance: Scale of the conditions: 0 unconditional, 1 conditional, above 1 guided; one
             number, or NAME=NUMBER for each condition.
@@ -65,19 +70,21 @@ def sample(
         seed: Start of the random numbers.
         overwrite: Whether OUT may be replaced.
     """
-    scales = _pairs("guidance", guidance) if any("=" in word for word in guidance) else {}
-    if guidance and not scales and len(guidance) > 1:
-        msg = f"guidance must be one number, or NAME=NUMBER for each condition, got {guidance}"
+    strengths = tuple(chain(*guidance))
+    scales = _pairs("guidance", strengths) if any("=" in word for word in strengths) else {}
+    if strengths and not scales and len(strengths) > 1:
+        msg = f"guidance must be one number, or NAME=NUMBER for each condition, got {strengths}"
         raise ValueError(msg)
     domain = load(RunFolder(run).domain)
     domain.commands.sample(
         run,
         n,
-        out,
-        condition=_pairs("condition", condition),
+        None if out is None else Path(out),
+        folder=out is not None and out.endswith(("/", os.sep)),
+        condition=_pairs("condition", tuple(chain(*condition))),
         guidance={name: _number("guidance", word) for name, word in scales.items()}
-        or (_number("guidance", guidance[0]) if guidance else None),
-        sizes=sizes,
+        or (_number("guidance", strengths[0]) if strengths else None),
+        sizes=tuple(chain(*sizes)),
         given=given,
         only_valid=only_valid,
         settings=asdict(sampler),

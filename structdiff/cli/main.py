@@ -78,7 +78,23 @@ def _with_domain(command: str, rest: list[str]) -> None:
     words = [_LONG.get(word, word) for word in rest[1:]]
     for short, long in _LONG.items():
         words = [w.replace(f"{short}=", f"{long}=") if w.startswith(short) else w for w in words]
+    words = _joined(words, "--data.conditions")
     _call(getattr(domain.commands, command), f"structdiff {command} {rest[0]}", words)
+
+
+def _joined(words: list[str], option: str) -> list[str]:
+    """The words with a repeated option once, at the end, with all its values."""
+    rest, values, taken = list[str](), list[str](), False
+    for word in words:
+        name, equals, value = word.partition("=")
+        taken = name == option if word.startswith("-") else taken
+        if not taken:
+            rest.append(word)
+        elif name != option:
+            values.append(word)
+        elif equals:
+            values.append(value)
+    return [*rest, option, *values] if values else list(words)
 
 
 def _call(function: Callable[..., None], program: str, words: list[str]) -> None:

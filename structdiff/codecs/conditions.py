@@ -17,6 +17,9 @@ from torch import Tensor
 
 __all__ = ["Condition", "encode_conditions"]
 
+_SHOWN = 3  # values in a message
+_LONGEST = 60  # characters of one
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -29,6 +32,7 @@ class Condition:
         low: Smallest value of each in the data.
         high: Largest.
         classes: The words, ascending; empty for a real property.
+        unit: Of a real property, "" if it is not known.
 
     Example:
         >>> condition = Condition.fit("alpha", np.array([1.0, 3.0, np.nan]))
@@ -42,19 +46,26 @@ class Condition:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
+    unit: str = ""
 
     @classmethod
-    def fit(cls, name: str, values: NDArray[Any]) -> Self:
+    def fit(cls, name: str, values: NDArray[Any], unit: str = "") -> Self:
         """Read off the data.
 
         Arguments:
             name: Name of the property.
             values: Numbers, `(samples,)` or `(samples, entries)`, NaN where unknown; or words,
                 `(samples,)`, "" where unknown.
+            unit: Of the numbers, "" if it is not known.
 
         Raises:
-            ValueError: If no sample has it, or it is the same for all.
+            ValueError: If no sample has it, it is the same for all, or its name has a "=", which
+                is what ends a name where a condition is asked for.
         """
+        if "=" in name:
+            why = "a condition is asked for as NAME=VALUE"
+            msg = f"condition {name!r} has a = in its name, but {why}: rename the property"
+            raise ValueError(msg)
         if values.dtype.kind in "US":
             words = tuple(sorted({str(word) for word in values} - {""}))
             if len(words) < 2:
@@ -71,7 +82,7 @@ class Condition:
             tuple(float(x) for x in column)
             for column in (known.mean(0), known.std(0), known.min(0), known.max(0))
         )
-        return cls(name, mean, std, low, high)
+        return cls(name, mean, std, low, high, unit=unit)
 
     @property
     def entries(self) -> int:
@@ -82,37 +93,104 @@ class Condition:
         """What the model sees, and where it is known.
 
         Arguments:
-            values: As in `fit`, `(samples,)` or `(samples, entries)`.
+            values: As in `fit`, `(samples,)` or `(samples, entries)`. Numbers may be written as
+                words, with white space between entries. A class may be a number: it is the one
+                that is written so, else the only one that is equal to it.
 
         Returns:
             Standardised numbers `(samples, entries)` in float32 or classes `(samples,)` in
             int64, and a mask `(samples,)`.
 
         Raises:
-            ValueError: If a word is not a class of this condition, or the shape differs.
+            ValueError: If a word is not a class of this condition, or no number, or the shape
+                differs.
         """
-        array = np.asarray(values)
+        array = np.atleast_1d(np.asarray(values))
         if self.classes:
-            words = [str(word) for word in array.reshape(-1).tolist()]
-            unknown = sorted(set(words) - set(self.classes) - {""})
-            if unknown:
-                msg = (
-                    f"condition {self.name!r} has the classes {list(self.classes)}, not {unknown}"
-                )
-                raise ValueError(msg)
-            index = [self.classes.index(word) if word else 0 for word in words]
-            return torch.tensor(index), torch.tensor([word != "" for word in words])
-        try:
+            return self._encode_classes(list(array))
+        if array.dtype.kind in "biuf" and array.size == len(array) * self.entries:
             table = array.astype(np.float64).reshape(-1, self.entries)
-        except ValueError:
-            got = array.tolist()
-            msg = f"condition {self.name!r} needs {self.entries} number(s) a sample, got {got}"
-            raise ValueError(msg) from None
+        else:
+            table = self._table(list(array))
         known = np.asarray(np.isfinite(table).all(1))
         scaled = (table - np.asarray(self.mean)) / np.asarray(self.std)
         # No value is infinite in float32, however far it lies outside the data.
         scaled = np.where(known[:, None], scaled, 0.0).clip(-1e6, 1e6)
         return torch.from_numpy(scaled.astype(np.float32)), torch.from_numpy(known)
+
+    def fault(self, value: object) -> str:
+        """Why the value of one sample cannot be encoded, or "".
+
+        Example:
+            >>> Condition.fit("alpha", np.array([1.0, 3.0])).fault("<5")
+            "alpha is '<5', not a number"
+        """
+        try:
+            if self.classes:
+                self._class(_written(value))
+            else:
+                self._numbers(value)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def _encode_classes(self, values: Sequence[object]) -> tuple[Tensor, Tensor]:
+        words = [_written(value) for value in values]
+        each = dict.fromkeys(words)
+        unknown = [word for word in each if self.fault(word)]
+        if unknown:
+            has = f"has the classes {_few(self.classes)}, not {_few(unknown)}"
+            msg = f"condition {self.name!r} {has}"
+            raise ValueError(msg)
+        place = {word: self._class(word) for word in each}
+        index = torch.tensor([place[word] for word in words], dtype=torch.int64)
+        return index, torch.tensor([word != "" for word in words], dtype=torch.bool)
+
+    def _class(self, word: str) -> int:
+        """The class that is written like this, else the only one that is the same number.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if word in self.classes or not word:
+            return self.classes.index(word) if word else 0
+        number = _number(word)
+        alike = [i for i, name in enumerate(self.classes) if _number(name) == number]
+        if number is None or len(alike) != 1:
+            msg = f"condition {self.name!r} has no class {word!r}"
+            raise ValueError(msg)
+        return alike[0]
+
+    def _table(self, values: Sequence[object]) -> NDArray[np.float64]:
+        """Rows of numbers from words, or from numbers of which not all are right."""
+        faults = [fault for value in values if (fault := self.fault(value))]
+        if faults:
+            more = f"; and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
+            told = "; ".join(faults[:_SHOWN]) + more
+            msg = f"condition {self.name!r} needs {self.entries} number(s) a sample: {told}"
+            raise ValueError(msg)
+        rows = [self._numbers(value) for value in values]
+        return np.array(rows, np.float64).reshape(-1, self.entries)
+
+    def _numbers(self, value: object) -> list[float]:
+        """The entries of one sample, NaN if it is not known.
+
+        Raises:
+            ValueError: If it is no number, or another number of them.
+        """
+        cells = value.split() if isinstance(value, str) else np.ravel(np.asarray(value)).tolist()
+        row = [number for cell in cells if (number := _number(cell)) is not None]
+        if len(row) < len(cells):
+            must = "a number" if self.entries == 1 else f"{self.entries} numbers"
+            msg = f"{self.name} is {_written(value)[:_LONGEST]!r}, not {must}"
+            raise ValueError(msg)
+        if np.isnan(row).all():
+            return [np.nan] * self.entries
+        if len(row) != self.entries:
+            has = f"{len(row)} number{'s' * (len(row) > 1)}"
+            msg = f"{self.name} has {has}, expected {self.entries}"
+            raise ValueError(msg)
+        return row
 
     def parse(self, text: str) -> float | str | list[float]:
         """A value from words: a class, a number, or numbers with commas between them.
@@ -146,8 +224,35 @@ class Condition:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """From what `state` gave."""
-        fields = {key: tuple(value) for key, value in state.items() if key != "name"}
-        return cls(str(state["name"]), **fields)
+        words = {"name", "unit"}
+        fields = {key: tuple(value) for key, value in state.items() if key not in words}
+        return cls(str(state["name"]), **fields, unit=str(state.get("unit", "")))
+
+
+def _number(cell: object) -> float | None:
+    """A number, NaN for nothing, or None if it is a word."""
+    if cell is None or isinstance(cell, int | float):
+        return np.nan if cell is None else float(cell)
+    try:
+        return None if "_" in str(cell) else float(str(cell))
+    except ValueError:
+        return None
+
+
+def _written(value: object) -> str:
+    """A word as it is, numbers as one writes them, "" for what is not known."""
+    if value is None or isinstance(value, str):
+        return str(value or "")
+    cells = np.ravel(np.asarray(value)).tolist()
+    if all(cell is None or cell != cell for cell in cells):
+        return ""
+    return " ".join(f"{x:.16g}" if isinstance(x, float) else str(x) for x in cells)
+
+
+def _few(words: Sequence[str]) -> str:
+    """The first of a list; of three or fewer all."""
+    more = len(words) - _SHOWN
+    return f"{list(words[:_SHOWN])}{f' and {more:,} more' if more > 0 else ''}"
 
 
 def encode_conditions(

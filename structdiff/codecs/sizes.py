@@ -129,4 +129,4 @@ def _edges(values: Floats) -> Floats:
     if len(distinct) <= bins:
         return np.asarray((distinct[1:] + distinct[:-1]) / 2)
     edges = np.unique(np.quantile(values, np.arange(1, bins) / bins))
-    return edges[edges > distinct[0]]
+    return np.asarray(edges[edges > distinct[0]])

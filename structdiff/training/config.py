@@ -12,7 +12,7 @@ __all__ = ["TrainingConfig"]
 class TrainingConfig(BaseModel):
     """How a model is trained."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     steps: int = Field(default=10_000, ge=1)
     """Number of updates."""

@@ -77,6 +77,9 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         msg = f"device = {name!r} cannot be used ({reason}): choose auto, cpu or cuda"
         raise ValueError(msg) from None
+    if device.type == "meta":
+        msg = "device = 'meta' cannot be used (it computes nothing): choose auto, cpu or cuda"
+        raise ValueError(msg)
     return device
 
 

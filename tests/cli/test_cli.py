@@ -11,7 +11,8 @@ import pytest
 from rdkit import Chem
 
 from structdiff.artifacts import RunFolder, load_tensors
-from structdiff.cli.main import main
+from structdiff.cli import commands
+from structdiff.cli.main import _joined, main
 from structdiff.cli.registry import DOMAINS, Domain, load
 
 SETTINGS = [
@@ -182,7 +183,9 @@ def test_data_that_cannot_be_read_is_one_line(say, tmp_path, name, content, why)
 def test_a_trained_folder_is_whole(trained):
     names = {path.name for path in trained.iterdir()}
     tensors = {f"{name}.safetensors" for name in ("state", "model", "ema")}
-    assert names == {"config.json", "codec.json", "metrics.jsonl", "README.md"} | tensors
+    assert (
+        names == {"config.json", "codec.json", "data.json", "metrics.jsonl", "README.md"} | tensors
+    )
     assert load_tensors(trained / "ema.safetensors")[1] == {"step": "4"}
 
 
@@ -266,6 +269,42 @@ def test_a_draw_that_cannot_be_is_one_line(say, trained, words, why):
     assert why in refusal(say("sample", trained, *words))
 
 
+def test_repeated_options_add_up(say, tmp_path, monkeypatch):
+    """Repeated, in one go, or both: the same request reaches the domain."""
+    seen = []
+
+    class Commands:
+        @staticmethod
+        def sample(*words, **named):
+            seen.append((words, named))
+
+    monkeypatch.setattr(commands, "load", lambda _: type("Domain", (), {"commands": Commands}))
+    (tmp_path / "config.json").write_text(json.dumps({"domain": "d", "schema": 1, "config": {}}))
+    monkeypatch.setattr(RunFolder, "domain", "d")
+    for words in (
+        ["--condition", "a=1", "b=2=3", "--guidance", "a=2", "b=3", "--sizes", "5", "7", "9"],
+        ["--condition", "a=1", "--condition", "b=2=3", "--guidance", "a=2", "--guidance", "b=3",
+         "--sizes", "5", "7", "--sizes", "9"],
+    ):  # fmt: skip
+        assert say("sample", tmp_path, *words)[0] == 0
+        named = seen.pop()[1]
+        assert named["condition"] == {"a": "1", "b": "2=3"}
+        assert named["guidance"] == {"a": 2.0, "b": 3.0}
+        assert named["sizes"] == (5, 7, 9)
+    twice = ["--condition", "a=1", "--condition", "a=2"]
+    assert "condition must be NAME=VALUE, each name once" in refusal(
+        say("sample", tmp_path, *twice)
+    )
+    twice = ["--guidance", "2", "--guidance", "3"]
+    assert "guidance must be one number, or NAME=NUMBER" in refusal(
+        say("sample", tmp_path, *twice)
+    )
+    for out, folder in (("new.v2", False), ("new.v2/", True), ("new", False)):
+        say("sample", tmp_path, "-o", out)
+        words, named = seen.pop()
+        assert (words[2], named["folder"]) == (Path(out), folder)
+
+
 def test_a_missing_run_is_one_line(say, tmp_path):
     for command in ("sample", "evaluate", "inspect"):
         line = refusal(say(command, tmp_path / "nowhere"))
@@ -328,3 +367,19 @@ def test_nothing_is_unpickled_in_a_run(say, copied, monkeypatch, tmp_path):
     assert say(*TRAIN, "--out", copied)[0] == 0
     assert say("sample", copied, "-n", "1", "-o", tmp_path / "a.sdf")[0] == 0
     assert RunFolder(copied).domain == "molecules"
+
+
+def test_an_option_may_be_repeated_or_have_several_values():
+    words = [
+        "--out",
+        "r",
+        "--data.conditions",
+        "a",
+        "--data.conditions=b",
+        "--data.conditions",
+        "c",
+    ]
+    assert _joined(words, "--data.conditions") == [
+        "--out", "r", "--data.conditions", "a", "b", "c",
+    ]  # fmt: skip
+    assert _joined(["--out", "r"], "--data.conditions") == ["--out", "r"]

@@ -35,15 +35,87 @@ def test_words_are_classes() -> None:
     assert encoded.dtype == torch.int64
     assert encoded[known].tolist() == [1, 0]
     assert known.tolist() == [True, False, True]
+    none, of_none = condition.encode(np.array([], dtype=str))
+    assert (none.dtype, none.shape, of_none.dtype) == (torch.int64, (0,), torch.bool)
 
 
 def test_states_round_trip() -> None:
     for condition in (
         Condition.fit("a", np.array([1.0, 2.0])),
-        Condition.fit("v", np.array([[1.0, 2.0], [3.0, 5.0]])),
+        Condition.fit("v", np.array([[1.0, 2.0], [3.0, 5.0]]), "bohr^3"),
         Condition.fit("k", np.array(["x", "y"])),
     ):
         assert Condition.from_state(condition.state()) == condition
+    old = {key: x for key, x in condition.state().items() if key != "unit"}
+    assert Condition.from_state(old) == condition
+
+
+def test_classes_are_compared_as_written_then_as_numbers() -> None:
+    condition = Condition.fit("code", np.array(["1", "2", "A", "007", "0.50", "3", "3.0"]))
+    index = {word: place for place, word in enumerate(condition.classes)}
+    encoded, known = condition.encode(np.array([1.0, 2.0, 7.0, 0.5, np.nan]))
+    assert encoded[known].tolist() == [index[word] for word in ("1", "2", "007", "0.50")]
+    assert known.tolist() == [True] * 4 + [False]
+    assert condition.encode([2, 3])[0].tolist() == [index["2"], index["3"]]
+    assert condition.encode(["007", "3.0", "3"])[0].tolist() == [
+        index["007"],
+        index["3.0"],
+        index["3"],
+    ]
+    assert condition.encode(["1.0", "7"])[0].tolist() == [index["1"], index["007"]]
+    with pytest.raises(ValueError, match=r"not \['4', '3.00'\]"):
+        condition.encode(["4", "3.00", "4"])  # 3.00 is both 3 and 3.0
+    with pytest.raises(ValueError, match=r"not \['1 2'\]"):
+        condition.encode(np.array([[1.0, 2.0]]))
+
+
+def test_numbers_may_be_written_as_words() -> None:
+    number = Condition.fit("a", np.array([1.0, 3.0]))
+    encoded, known = number.encode(np.array(["3", "", "nan", " 1e0 "]))
+    assert encoded[:, 0].tolist() == [1, 0, 0, -1]
+    assert known.tolist() == [True, False, False, True]
+    vector = Condition.fit("v", np.array([[1.0, 2.0], [3.0, 6.0]]))
+    encoded, known = vector.encode(np.array(["3 2", ""]))
+    assert encoded.tolist() == [[1, -1], [0, 0]]
+    assert known.tolist() == [True, False]
+    # A property of another width is unknown where it is NaN, and nothing else.
+    assert not number.encode(np.full((3, 2), np.nan))[1].any()
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (["1", "n/a"], r"needs 1 number\(s\) a sample: a is 'n/a', not a number$"),
+        (["1_0"], "a is '1_0', not a number"),
+        (["x" * 200], f"a is '{'x' * 60}', not a number"),
+        ([[1.0, 2.0]], "a has 2 numbers, expected 1$"),
+        (list("uvwxyz"), "'u', not a number; a is 'v', .* a is 'w', not a number; and 3 more$"),
+    ],
+)
+def test_errors_name_the_first_few_values(values: list[object], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Condition.fit("a", np.array([1.0, 2.0])).encode(np.array(values))
+
+
+def test_errors_name_the_first_few_classes() -> None:
+    condition = Condition.fit("k", np.array([f"c{i}" for i in range(8)]))
+    with pytest.raises(
+        ValueError, match=r"\['c0', 'c1', 'c2'\] and 5 more, not \['0', '1', '2'\] and"
+    ):
+        condition.encode([str(i) for i in range(5)])
+
+
+def test_scalars_are_no_vectors() -> None:
+    vector = Condition.fit("v", np.array([[1.0, 2.0], [3.0, 5.0]]))
+    with pytest.raises(ValueError, match="v has 1 number, expected 2"):
+        vector.encode([1.0, 2.0])
+    assert vector.fault("1 x") == "v is '1 x', not 2 numbers"
+    assert vector.fault("1 2") == ""
+
+
+def test_a_name_must_leave_room_for_its_value() -> None:
+    with pytest.raises(ValueError, match="'a=b' has a = in its name.*: rename the property"):
+        Condition.fit("a=b", np.array([1.0, 2.0]))
 
 
 def test_words_of_the_command_line_become_values() -> None:

@@ -1,8 +1,10 @@
 """What a reader yields: records and reasons; how records become packed molecules.
 
 A property is numeric if every known value is a number: float64 with NaN where unknown. If every
-known value is d > 1 numbers it is `(molecules, d)`. Else it holds words, "" where unknown. A field
-with words longer than 256 characters is left out, and noted.
+known value is d > 1 numbers it is `(molecules, d)`. Else it holds words as they are written, ""
+where unknown. Unknown are empty cells and nan, and among numbers the marks NA, N/A, null, None, -,
+? and . too. What is numeric in half of its cells or more, but not in all, is noted, and so is a
+field with words longer than 256 characters, which is left out.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from structdiff.domains.molecules.structures import Structures, distances, pairs
 
-__all__ = ["Loaded", "Record", "Skipped", "columns", "gather"]
+__all__ = ["MISSING", "Loaded", "Record", "Skipped", "columns", "gather"]
 
 COINCIDENT = 1e-3  # Angstrom
 LONGEST = 256  # characters of a word
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "?", "."})
+_WORD = (-1,)  # in place of the shape of numbers
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 Value: TypeAlias = float | tuple[float, ...] | str | None
@@ -89,17 +93,17 @@ def gather(items: Iterable[Record | Skipped], max_atoms: int) -> Loaded:
     packed = _pack(records)
     left, faults = _screen(packed, [record.where for record in records], max_atoms)
     records = [records[i] for i in left.tolist()]
-    known, long = columns([record.properties for record in records])
+    places = [record.where for record in records]
+    known, remarks = columns([record.properties for record in records], places)
     labelled = sum(record.isotopes for record in records)
     notes = [f"{labelled:,} molecules with isotopes: the labels were dropped"] * (labelled > 0)
-    notes += [f"left out, words over {LONGEST} characters: {', '.join(long)}"] * bool(long)
     units = {name: unit for record in reversed(records) for name, unit in record.units.items()}
     return Loaded(
         packed.select(left).with_properties(known),
         (*skipped, *faults),
         {name: units[name] for name in known if name in units},
-        tuple(notes),
-        tuple(record.where for record in records),
+        (*notes, *remarks),
+        tuple(places),
     )
 
 
@@ -145,49 +149,86 @@ def _screen(
 
 
 def columns(
-    rows: Sequence[Mapping[str, object]],
+    rows: Sequence[Mapping[str, object]], where: Sequence[str] = ()
 ) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Turns the properties of each molecule into columns.
 
     Arguments:
         rows: What is known of each molecule, by name; a number, numbers, or text.
+        where: Where each molecule stands, for the remarks.
 
     Returns:
-        The columns by name, and the names of those that are left out for their long words.
+        The columns by name, and remarks on those that are left out or nearly numeric.
 
     Example:
-        >>> columns([{"a": "1.5", "b": "x"}, {"b": "2"}])[0]
-        {'a': array([1.5, nan]), 'b': array(['x', '2'], dtype='<U1')}
+        >>> columns([{"a": "1.5", "b": "x"}, {"a": "n/a", "b": "02"}])[0]
+        {'a': array([1.5,  nan]), 'b': array(['x', '02'], dtype='<U2')}
     """
-    found, long = dict[str, NDArray[Any]](), list[str]()
+    found, notes, long = dict[str, NDArray[Any]](), list[str](), list[str]()
     for name in dict.fromkeys(name for row in rows for name in row):
-        column = _column([_parse(row.get(name)) for row in rows])
-        if column.dtype.kind == "U" and column.dtype.itemsize > 4 * LONGEST:
+        cells = [row.get(name) for row in rows]
+        values = [_parse(cell) for cell in cells]
+        shape, odd = _numeric(values)
+        if shape is None and not odd:
+            continue
+        if shape is not None and not odd:
+            found[name] = _table(values, shape)
+            continue
+        words = [
+            "" if value is None or (shape is not None and _missing(value)) else _words(cell)
+            for cell, value in zip(cells, values, strict=True)
+        ]
+        if max(map(len, words)) > LONGEST:
             long.append(name)
-        elif column.size:
-            found[name] = column
-    return found, long
+            continue
+        found[name] = np.array(words, np.str_)
+        if shape is not None:
+            place = f" ({where[odd[0]]})" if where else ""
+            notes.append(
+                f"property {name!r} is numeric but for {len(odd):,} cell{'s' * (len(odd) > 1)}, "
+                f"the first {_short(words[odd[0]])!r}{place}: taken as words"
+            )
+    notes += [f"left out, words over {LONGEST} characters: {', '.join(long)}"] * bool(long)
+    return found, notes
 
 
-def _column(values: Sequence[Value]) -> NDArray[Any]:
-    """Numbers, rows of numbers, or words; empty if nothing is known."""
-    known = [value for value in values if value is not None]
-    if all(isinstance(value, float) for value in known):
-        return np.array([np.nan if v is None else v for v in values] if known else [], np.float64)
-    widths = {len(value) if isinstance(value, tuple) else 0 for value in known}
-    if len(widths) == 1 and 0 not in widths:
-        blank = (math.nan,) * widths.pop()
-        return np.array([blank if v is None else v for v in values], np.float64)
-    words = [_words(value) for value in values]
-    if max(map(len, words)) > LONGEST:
-        return np.array(["x" * (LONGEST + 1)])
-    return np.array(words, dtype=np.str_)
+def _numeric(values: Sequence[Value]) -> tuple[tuple[int, ...] | None, list[int]]:
+    """The shape that at least half of the known values have as numbers, and who has it not."""
+    shapes = [None if value is None or _missing(value) else _shape(value) for value in values]
+    counts = Counter(shape for shape in shapes if shape is not None)
+    usual = max(
+        (shape for shape in counts if shape != _WORD), key=counts.__getitem__, default=None
+    )
+    if usual is None or 2 * counts[usual] < counts.total():
+        return None, [i for i, shape in enumerate(shapes) if shape is not None]
+    return usual, [i for i, shape in enumerate(shapes) if shape not in (None, usual)]
 
 
-def _words(value: Value) -> str:
-    if isinstance(value, tuple):
-        return " ".join(f"{x:.16g}" for x in value)
-    return value if isinstance(value, str) else "" if value is None else f"{value:.16g}"
+def _shape(value: Value) -> tuple[int, ...]:
+    if isinstance(value, str):
+        return _WORD
+    return (len(value),) if isinstance(value, tuple) else ()
+
+
+def _missing(value: Value) -> bool:
+    return isinstance(value, str) and value.lower() in MISSING
+
+
+def _table(values: Sequence[Value], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Numbers of one shape, NaN where nothing is known."""
+    blank = (math.nan,) * shape[0] if shape else math.nan
+    return np.array([blank if v is None or isinstance(v, str) else v for v in values], np.float64)
+
+
+def _words(cell: object) -> str:
+    """A cell as it is written, but for white space."""
+    if isinstance(cell, str):
+        return " ".join(cell.split())
+    return " ".join(f"{x:.16g}" for x in np.ravel(np.asarray(cell, np.float64)))
+
+
+def _short(word: str) -> str:
+    return word if len(word) <= 24 else f"{word[:24]}..."
 
 
 def _parse(value: object) -> Value:

@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 
-from structdiff.domains.molecules.readers.records import Record, Skipped
+from structdiff.domains.molecules.readers.records import MISSING, Record, Skipped
 from structdiff.domains.molecules.structures import NUMBERS, SYMBOLS
 
 __all__ = ["QM9_UNITS", "read_xyz"]
@@ -67,14 +67,19 @@ def _record(rows: list[str], count: int, where: str) -> Record | Skipped:
 def _comment(text: str) -> tuple[str, dict[str, str], tuple[int, slice]]:
     """The name, the properties and the columns of a comment.
 
-    Without `Properties=` only pairs with a number count: CC=O is a name.
+    Without `Properties=` only pairs with a number, or a mark for a missing one, count: CC=O is a
+    name.
     """
     found = {key: value.strip("\"'") for key, value in _PAIR.findall(text)}
     keys = {key.lower(): value for key, value in found.items()}
     if "properties" in keys:
         kept = {key: value for key, value in found.items() if key.lower() not in _CELL}
         return keys.get("name", ""), kept, _columns(keys["properties"])
-    kept = {key: value for key, value in found.items() if _NUMBER.fullmatch(value)}
+    kept = {
+        key: value
+        for key, value in found.items()
+        if _NUMBER.fullmatch(value) or value.lower() in MISSING
+    }
     name = _PAIR.sub(lambda pair: "" if pair[1] in kept else pair[0], text)
     return " ".join(name.split()), kept, _PLAIN
 

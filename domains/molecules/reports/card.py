@@ -118,7 +118,7 @@ def _condition(condition: Condition) -> str:
     ranges = ", ".join(
         f"{low:.4g} to {high:.4g}" for low, high in zip(condition.low, condition.high, strict=True)
     )
-    return f"{condition.name} ({ranges})"
+    return f"{condition.name} ({f'{ranges} {condition.unit}'.strip()})"
 
 
 def _training(run: Run) -> str:

@@ -60,7 +60,8 @@ def _lines(
     for colour, (name, label) in zip(_COLOURS, names.items(), strict=False):
         there = [line for line in lines if name in line]
         x, y = [line["step"] for line in there], [line[name] for line in there]
-        ax.plot(x, y, color=colour, label=label, lw=1.4, marker=marker, ms=3.5)
+        dot = marker or ("o" if len(x) == 1 else "")  # a line of one point is not seen
+        ax.plot(x, y, color=colour, label=label, lw=1.4, marker=dot, ms=3.5)
 
 
 def histograms(drawn: Structures, data: Structures, path: Path) -> None:

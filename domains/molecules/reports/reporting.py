@@ -64,7 +64,7 @@ def score(
         draws=draws, steps=steps, seed=seed,
     )  # fmt: skip
     print(scores.summary())
-    if loaded.skipped:
+    if loaded.skipped or loaded.notes:
         print(loaded.report())
     if out is None:
         return

@@ -267,7 +267,7 @@ def _faults(codec: MoleculeCodec, structures: Structures, *, implicit: bool) -> 
         "hydrogen only" if not left[i]
         else "coordinates are not finite" if not finite[i]
         else f"training had no {_named(unseen[i])}" if i in unseen
-        else _unknown_class(codec, structures, i)
+        else _odd_value(codec, structures, i)
         for i in range(len(structures))
     ]  # fmt: skip
 
@@ -276,11 +276,8 @@ def _named(types: set[tuple[int, int]]) -> str:
     return ", ".join(type_symbol(z, q) for z, q in sorted(types))
 
 
-def _unknown_class(codec: MoleculeCodec, structures: Structures, i: int) -> str:
-    """Says which condition of a molecule has a word that training never saw, or ""."""
-    for condition in codec.conditions:
-        if condition.classes and condition.name in structures.properties:
-            word = str(structures.properties[condition.name][i])
-            if word and word not in condition.classes:
-                return f"condition {condition.name!r} has no class {word!r}"
-    return ""
+def _odd_value(codec: MoleculeCodec, structures: Structures, i: int) -> str:
+    """Says which property of a molecule cannot be the condition that it is in the run, or ""."""
+    known = structures.properties
+    faults = (one.fault(known[one.name][i]) for one in codec.conditions if one.name in known)
+    return next(filter(None, faults), "")

@@ -57,7 +57,8 @@ def test_what_occurs_once_is_never_set_aside(tmp_path):
         assert {(5, 0), (7, 1)} <= types
         assert set(data.train.properties["kind"]) == {"common", "single"}
         assert len(data.train) + len(data.validation) == 62
-    train(config(tmp_path / "data.npz", conditions=("kind",)), tmp_path / "run", say=lambda _: None)
+    settings = config(tmp_path / "data.npz", conditions=("kind",))
+    train(settings, tmp_path / "run", say=lambda _: None)
     assert json.loads((tmp_path / "run" / "data.json").read_text())["molecules"] >= 50
 
 

@@ -175,6 +175,21 @@ def test_properties_are_summed_up(tmp_path):
     assert "a sample of 5 molecules" in told.text()
 
 
+def test_what_cannot_be_asked_for_is_told(tmp_path):
+    blocks = [
+        ["2", f'Properties=species:S:1:pos:R:3 y={y} x="a"', "C 0 0 0", "O 0 0 1.13"]
+        for y in ("1", "2", "<5", "3", "n/a")
+    ]
+    path = tmp_path / "data.xyz"
+    path.write_text("\n".join(line for block in blocks for line in block))
+    read = section(examine(path, progress=False), "what is read")
+    assert "'y' is numeric but for 1 cell, the first '<5' (line 9): taken as words" in read
+    data = molecules(40)
+    data = data.with_properties({"a=b": data.count.astype(float), "c": data.count.astype(float)})
+    diagnosis = examine(written(tmp_path / "data.npz", data), progress=False)
+    assert section(diagnosis, "training").splitlines()[-1].endswith(": c")
+
+
 def test_training_does_what_was_foretold(tmp_path):
     path = written(tmp_path / "data.npz", molecules(55))
     text = section(examine(path, progress=False), "training")

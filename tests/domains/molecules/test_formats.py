@@ -126,7 +126,11 @@ def test_sdf_fields_are_properties(tmp_path):
     assert np.isnan(known["vector"][1]).all()
     assert known["note"].tolist() == ["two lines", "", "7"]
     assert known["late"].tolist() == ["", "yes", ""]
-    assert loaded.notes == ("left out, words over 256 characters: long",)
+    assert loaded.notes == (
+        "property 'note' is numeric but for 1 cell, the first 'two lines' (record 1 (acetate)): "
+        "taken as words",
+        "left out, words over 256 characters: long",
+    )
     assert "left out, words over 256" in loaded.report()
 
 
@@ -217,6 +221,67 @@ def test_columns_are_numbers_rows_or_words():
     assert "u" not in found
 
 
+MARKS = [
+    "",
+    "NA",
+    "n/a",
+    "N/A",
+    "NaN",
+    "nan",
+    "NULL",
+    "null",
+    "None",
+    "none",
+    "-",
+    "?",
+    ".",
+    " - ",
+]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_marks_among_numbers_are_unknown(mark):
+    rows = [{"n": "1.5", "v": "1 2", "u": mark}, {"n": mark, "v": mark}, {"n": "-2"}]
+    found, notes = columns(rows)
+    np.testing.assert_array_equal(found["n"], [1.5, np.nan, -2])
+    np.testing.assert_array_equal(found["v"], [[1, 2], [np.nan] * 2, [np.nan] * 2])
+    assert set(found) == {"n", "v"}
+    assert notes == []
+
+
+def test_words_are_kept_as_they_are_written():
+    cells = ["007", "0.942", "1e3", "1.0", "A 2", "B", "None", "C", "D", "x\n y", "nan", ""]
+    found, notes = columns([{"code": cell} for cell in cells])
+    assert found["code"].tolist() == [*cells[:9], "x y", "", ""]
+    assert notes == []  # less than half are numbers
+
+
+def test_a_column_that_is_nearly_numeric_is_told():
+    cells = ["1", "-", "<5", "2.50", "1,5", "3", "~4" * 20, "4", ""]
+    where = [f"line {i}" for i in range(2, 11)]
+    found, notes = columns([{"y": cell, "v": cell} for cell in cells], where)
+    assert found["y"].tolist() == ["1", "", *cells[2:]]
+    assert notes[0] == (
+        "property 'y' is numeric but for 3 cells, the first '<5' (line 4): taken as words"
+    )
+    assert len(notes) == 2
+    _, (note,) = columns([{"v": "1 2"}, {"v": "3 4"}, {"v": "~" * 30}])
+    assert note.endswith(f"for 1 cell, the first '{'~' * 24}...': taken as words")
+    _, (note,) = columns([{"v": "1 2"}, {"v": "3 4"}, {"v": "5"}])
+    assert note == "property 'v' is numeric but for 1 cell, the first '5': taken as words"
+
+
+def test_marks_in_comments_of_xyz_are_no_part_of_the_name(tmp_path):
+    path = tmp_path / "m.xyz"
+    path.write_text(
+        XYZ.format(title="one energy=NA gap=0.5") + XYZ.format(title="two energy=-1 gap=?")
+    )
+    loaded = read(path).structures
+    assert loaded.name == ("one", "two")
+    np.testing.assert_array_equal(loaded.properties["energy"], [np.nan, -1])
+    np.testing.assert_array_equal(loaded.properties["gap"], [0.5, np.nan])
+
+
 RUBBISH = np.random.default_rng(0).integers(0, 256, 4000).astype(np.uint8).tobytes()
 
 
@@ -261,7 +326,7 @@ def test_packed_twice_cut_and_unreadable(tmp_path, monkeypatch):
 def test_an_sdf_is_not_held_whole(tmp_path, monkeypatch):
     (tmp_path / "m.sdf").write_text(acetate() * 50)
     seen, longest = [], 0
-    from structdiff.domains.molecules import sdf
+    from structdiff.domains.molecules.readers import sdf
 
     whole = sdf._record
 

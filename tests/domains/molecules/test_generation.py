@@ -164,12 +164,44 @@ def test_a_signal_stops_the_job_with_a_word_on_how_to_go_on(say, whole, tmp_path
     monkeypatch.setattr(Run, "draw", interrupted)
     words = (PRETRAINED, "-n", "10", "-o", tmp_path / "out", *QUICK)
     status, output, _ = say(*words)
-    assert status == 0
+    assert status == 130
     assert "structdiff: stopped after 3 molecules; run the same command to go on" in output
     assert signal.getsignal(signal.SIGTERM) == before
     monkeypatch.undo()
     assert say(*words)[0] == 0
     assert shards(tmp_path / "out") == shards(whole)
+
+
+@pytest.mark.parametrize("out", [(), ("-o", "out.sdf")])
+def test_a_signal_stops_a_file_or_a_list_of_which_nothing_is_left(say, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    draw, before = Run.draw, signal.getsignal(signal.SIGTERM)
+
+    def interrupted(self, asked, part, **named):
+        if part.low == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return draw(self, asked, part, **named)
+
+    monkeypatch.setattr(Run, "draw", interrupted)
+    status, output, errors = say(PRETRAINED, "-n", "10", *out, *QUICK)
+    assert (status, errors) == (130, [])
+    expected = "structdiff: stopped after 3 molecules, nothing is written; only a folder can go on"
+    assert output.splitlines() == [expected]
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_slash_at_the_end_makes_a_folder(say, tmp_path):
+    out = tmp_path / "new.v2"
+    assert say(PRETRAINED, "-n", "2", "-o", f"{out}/", *QUICK)[0] == 0
+    assert len(molecules(out)) == 2
+    (tmp_path / "file.sdf").write_text("mine")
+    status, _, errors = say(PRETRAINED, "-n", "2", "-o", f"{tmp_path / 'file.sdf'}/", *QUICK)
+    expected = (
+        f"cannot create the folder {tmp_path / 'file.sdf'}: it is a file. Choose another one"
+    )
+    assert (status, errors) == (2, [f"structdiff: {expected}"])
+    assert (tmp_path / "file.sdf").read_text() == "mine"
 
 
 def test_another_request_in_the_folder_is_one_line(say, whole):
@@ -246,6 +278,15 @@ def test_a_model_that_makes_nothing_valid_is_given_up(say, untrained, tmp_path, 
         assert (status, len(errors)) == (2, 1)
         assert "48 molecules were drawn, 0 of them are valid" in errors[0]
     assert not (tmp_path / "out.sdf").exists()
+    for _ in range(2):
+        summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+        assert (summary["drawn"], summary["written"]) == (48, 0)
+        assert summary["metrics"]["validity"]["value"] == 0
+        page = (tmp_path / "out" / "summary.md").read_text()
+        assert "0 molecules written" in page
+        status, output, errors = say(*words, "-o", tmp_path / "out")
+        assert output.splitlines()[1].startswith("48 drawn: 0 valid (0.0% [0.0, ")
+        assert errors[0].endswith(f"The rates are in {tmp_path / 'out' / 'summary.md'}")
     status, _, errors = say(untrained, "--only-valid", "0")
     assert "only_valid must be at least 1, got 0" in errors[0]
 
@@ -265,6 +306,10 @@ def test_conditions_are_asked_in_words(say, untrained, tmp_path):
     assert (asked["condition"], asked["guidance"]) == ({"alpha": 75.0}, 2.0)
     _, output, _ = say(untrained, "-n", "2", "--condition", "alpha=999")
     assert output.startswith("alpha = 999 is outside the training data (")
+    _, output, _ = say(untrained, "-n", "2", "--sizes", "9", "2", "--sizes", "40")
+    count = embedded().count
+    ends = f"{count.min()} to {count.max()}"
+    assert output.startswith(f"sizes [2, 40] are outside the training data ({ends} atoms)\n")
 
 
 @pytest.mark.parametrize(

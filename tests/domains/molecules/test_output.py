@@ -13,6 +13,7 @@ from structdiff.domains.molecules.data import Structures, embedded, read
 from structdiff.domains.molecules.drawing import frame, render
 from structdiff.domains.molecules.output import grid, trajectory, write
 from structdiff.domains.molecules.readers import files
+from structdiff.domains.molecules.reports.charts import curves
 
 METHANE = (
     [6, 1, 1, 1, 1],
@@ -210,6 +211,27 @@ def test_grid_draws_every_molecule(tmp_path, mixed):
     halves = np.array_split(dark, 2)
     cells = [[cell.sum() > 100 for cell in np.array_split(h, 3, axis=1)] for h in halves]
     assert cells == [[True, False, True], [True, True, False]]
+
+
+def test_grid_leaves_no_empty_box(tmp_path, mixed):
+    """Of five molecules in three columns the sixth place is white, the fifth has a box."""
+    five = Structures.concatenate([mixed, mixed.select([0, 2])])
+    with Image.open(grid(five, judge(five), tmp_path / "m.png", columns=3)) as image:
+        below = np.array_split(np.asarray(image.convert("RGB")), 2)[1]
+    last = below[20:-20, -below.shape[1] // 3 + 20 : -20]
+    assert (last == 255).all()
+    fifth = below[:, below.shape[1] // 3 : 2 * below.shape[1] // 3]
+    assert not (fifth[fifth.shape[0] // 2] == 255).all()
+
+
+def test_a_training_of_one_logged_line_is_seen(tmp_path):
+    """One point has no line: it has a marker, in the colour of its line."""
+    lines = [{"step": 50, "loss": 0.7, "seconds": 1.0}]
+    assert curves(lines, tmp_path / "m.png")
+    with Image.open(tmp_path / "m.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    middle = pixels[:, pixels.shape[1] // 4 : 3 * pixels.shape[1] // 4]
+    assert (np.abs(middle.astype(int) - [0x3A, 0x63, 0xD8]).sum(-1) < 30).sum() > 10
 
 
 def test_trajectory_draws_each_time(tmp_path, mixed):

@@ -5,7 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from structdiff.domains.molecules import MoleculesConfig, Run, Structures, embedded, train
+from structdiff.domains.molecules import MoleculesConfig, Run, Structures, embedded, train, write
+from structdiff.domains.molecules.chemistry import judge
+from structdiff.domains.molecules.codec import MoleculeCodec
+from structdiff.domains.molecules.readers.records import Loaded
+from structdiff.domains.molecules.request import request
 
 TINY = {
     "data": {"validation": 0, "conditions": ("alpha",)},
@@ -101,6 +105,54 @@ def test_sizes_follow_the_condition(run):
 def test_what_cannot_be_asked_is_refused(run, asked, why):
     with pytest.raises(ValueError, match=why):
         drawn(run, **asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"molecules": 2.5}, "number of molecules must be a whole number, got 2.5"),
+        ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"sizes": 7}, "sizes must be a list of numbers of atoms, each at least 2, got 7"),
+        ({"sizes": [7.5]}, r"sizes must be a list .*, got \[7.5\]"),
+        ({"sizes": []}, r"sizes must be a list .*, got \[\]"),
+        ({"condition": {"alpha": 75.0}, "guidance": "2"}, "must be a finite number, .*got '2'"),
+        ({"condition": {"alpha": 75.0}, "guidance": {"alpha": "2"}}, "must be a finite number"),
+        ({"condition": {"alpha": math.nan}}, "condition 'alpha' has values that are not known"),
+        ({"condition": {"alpha": [75.0, math.inf]}}, "condition 'alpha' has values that are not"),
+        ({"given": Loaded(CORE)}, r"given must be Structures .*read\(path\).structures, got Load"),
+        (
+            {"given": CORE.select([])},
+            "given must be Structures with a molecule, .*got 0 molecules",
+        ),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_by_name(run, asked, why):
+    with pytest.raises(ValueError, match=why):
+        run.sample(**{"molecules": 2, "progress": False, **asked})
+
+
+def test_sizes_may_be_an_array_and_one_where_the_data_has_it(run):
+    assert drawn(run, 2, sizes=np.array([5])).count.tolist() == [5, 5]
+    alone = Structures.from_list([([6], [[0.0, 0, 0]]), ([6, 8], [[0.0, 0, 0], [1.2, 0, 0]])])
+    codec = MoleculeCodec.fit(alone, ())
+    assert request(codec, 3, sizes=[1]).counts == (1, 1, 1)
+    with pytest.raises(ValueError, match="each at least 1, got .0."):
+        request(codec, 3, sizes=[0])
+    with pytest.raises(ValueError, match="each at least 2, got .1."):
+        request(MoleculeCodec.fit(alone.select([1]), ()), 3, sizes=[1])
+
+
+def test_a_model_of_heavy_atoms_draws_single_ones(tmp_path):
+    """Methane is one carbon where hydrogens are implicit."""
+    away = np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * 0.63
+    methane = Structures.from_list([([6, 1, 1, 1, 1], away.tolist())])
+    data = Structures.concatenate([methane, embedded().select(range(20)).with_properties({})])
+    write(tmp_path / "data.sdf", data, judge(data))
+    source = {"path": str(tmp_path / "data.sdf"), "validation": 0, "hydrogens": "implicit"}
+    model = tiny(tmp_path / "heavy", data=source, sampler={"steps": 3})
+    found = drawn(model, 3, sizes=[1])
+    assert found.count.tolist() == [1, 1, 1]
+    assert np.abs(found.position).max() < 1e-5
 
 
 def test_a_run_without_conditions_says_so(completing):

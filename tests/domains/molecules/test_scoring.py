@@ -166,6 +166,39 @@ def test_conditions_of_the_data_are_used_and_told():
     assert scores.known[1] == ()
 
 
+def test_one_odd_value_does_not_stop_a_file():
+    denoiser, codec, config, molecules = conditional()
+    few = molecules.select(range(4)).with_properties({})
+    settings = {"draws": 2, "steps": 10, "progress": False}
+    words = np.array([str(molecules.count[0]), "n/a", "", "1 2"])
+    told = score(denoiser, codec, config, few.with_properties({"weight": words}), **settings)
+    assert told.reasons == (
+        "", "weight is 'n/a', not a number", "", "weight has 2 numbers, expected 1",
+    )  # fmt: skip
+    assert told.known == (("weight",), ())
+    number = few.with_properties({"weight": molecules.count[:4].astype(float)})
+    plain = score(denoiser, codec, config, number, **settings)
+    assert float(told.bound.total[0]) == pytest.approx(float(plain.bound.total[0]), abs=0.02)
+    pairs = np.array([[1.0, 2.0], [np.nan, np.nan], [3.0, 4.0], [5.0, 6.0]])
+    wide = score(denoiser, codec, config, few.with_properties({"weight": pairs}), **settings)
+    assert wide.rows.tolist() == [1]
+    assert wide.reasons[3] == "weight has 2 numbers, expected 1"
+
+
+def test_classes_that_look_like_numbers_are_found_in_a_numeric_column():
+    molecules = embedded().select(range(80))
+    words = np.array(["1", "2", "A", "05"] * 20)
+    denoiser, codec, config, molecules = small(
+        molecules.with_properties({"code": words}), ["code"]
+    )
+    few, settings = molecules.select([0, 1, 3, 3]), {"draws": 2, "steps": 10, "progress": False}
+    number = few.with_properties({"code": np.array([1.0, 2.0, 5.0, 7.0])})
+    found = score(denoiser, codec, config, number, **settings)
+    assert found.reasons == ("", "", "", "condition 'code' has no class '7'")
+    exact = score(denoiser, codec, config, few, **settings)
+    assert found.bound.total.tolist() == pytest.approx(exact.bound.total[:3].tolist(), abs=0.02)
+
+
 def test_implicit_hydrogens_are_left_out():
     denoiser, codec, config, _ = conditional("implicit")
     hydrogen = Structures.from_list([([1, 1], [[0.0, 0, 0], [0.74, 0, 0]])])

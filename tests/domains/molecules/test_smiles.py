@@ -64,6 +64,21 @@ def test_tables_have_properties(tmp_path):
         read(path)
 
 
+def test_cells_of_tables_are_numbers_marks_or_words(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text(
+        "smiles,logP,code,y\nC,N/A,007,1\nCC,1.5,x,\nCCC,-,y,2\nCCCC,2,z,<5\nCCO,?,08,n/a\n"
+    )
+    loaded = read(path)
+    known = loaded.structures.properties
+    np.testing.assert_array_equal(known["logP"], [np.nan, 1.5, np.nan, 2, np.nan])
+    assert known["code"].tolist() == ["007", "x", "y", "z", "08"]
+    assert known["y"].tolist() == ["1", "", "2", "<5", ""]
+    assert loaded.notes == (
+        "property 'y' is numeric but for 1 cell, the first '<5' (line 5): taken as words",
+    )
+
+
 def test_coordinates_do_not_depend_on_processes_or_order(tmp_path, monkeypatch):
     alone = embed(NAMES)
     monkeypatch.setenv("STRUCTDIFF_CACHE", str(tmp_path / "other"))
