@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtr, stdtrit
 
 __all__ = ["Interval", "ratio"]
 
@@ -81,6 +80,8 @@ def ratio(
     if len(table) == 1:
         return Interval(value, float("nan"), float("nan"))
     # Resamples of n spread like n - 1 free numbers: the level is widened as Student's t asks.
+    from scipy.special import ndtr, stdtrit  # loads slowly
+
     n = len(table)
     tail = ndtr(stdtrit(n - 1, (1 - level) / 2) * np.sqrt(n / (n - 1)))
     ends = np.quantile(values[:, 0] / values[:, 1], [tail, 1 - tail])
