@@ -60,9 +60,9 @@ class Counter(Randomness):
     ones. Each scope counts its own draws from zero, so two scopes at one address give the same
     numbers. A lower precision gets the numbers of float64, rounded (uniform ones: cut off).
 
-    On one CPU thread large float32 draws cost 9 times those of `torch.randn` (18 times with one
-    number a row, where half of each block is unused), float64 ones twice, and 1000 x 3 numbers 48
-    times, nearly all of it calls.
+    On one CPU thread large float32 draws cost 7 to 8 times those of `torch.randn` (17 times with
+    one number a row, where half of each block is unused), float64 ones 1.5 to 3 times, and 1000 x
+    3 numbers 41 times, nearly all of it calls.
 
     Arguments:
         seed: Start of all numbers, at least 0.
