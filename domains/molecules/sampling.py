@@ -27,7 +27,7 @@ from structdiff.domains.molecules.structures import Structures
 from structdiff.guidance import ClassifierFree, RePaint, Replacement
 from structdiff.layout import Layout
 from structdiff.random import Generator, Randomness, Tempered
-from structdiff.samplers import Ancestral, Carry, Sampler
+from structdiff.samplers import Ancestral, Carry, Walk
 
 __all__ = ["Progress", "Samples", "Watch", "draw"]
 
@@ -134,7 +134,7 @@ def draw(
 
 def _walk(
     denoiser: Denoiser, config: MoleculesConfig, blank: Batch, known: Batch | None
-) -> tuple[Sampler | RePaint, Batch]:
+) -> tuple[Walk, Batch]:
     """The sampler, and the batch that it starts from."""
     settings, grid = config.sampler, grid_of(config)
     walk = Ancestral(denoiser, grid, eta=settings.eta)

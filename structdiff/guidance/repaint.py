@@ -24,7 +24,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
@@ -35,7 +35,7 @@ from structdiff.batch import Batch
 from structdiff.layout import Layout
 from structdiff.processes import Markov
 from structdiff.random import Randomness
-from structdiff.samplers import Carry, Sampler
+from structdiff.samplers import Carry, Sampler, Walk
 
 __all__ = ["RePaint"]
 
@@ -104,7 +104,7 @@ class Lane(Randomness):
         self.source.restore(state)
 
 
-class RePaint:
+class RePaint(Walk):
     """A sampler that holds known entries with a model trained without holding any.
 
     Of N steps of the sampler N - 1 are taken `repeats` times and the last once: where a walk of
@@ -217,25 +217,3 @@ class RePaint:
             msg = f"the sampler must not use estimates of earlier steps, {name} keeps a history"
             raise ValueError(f"{msg}: the state jumps between them, use DDPM, DDIM or Heun")
         return replace(carry, x=self.graft(carry.x, visit.step + 1, k + 1))
-
-    @torch.no_grad()
-    def sample(
-        self,
-        batch: Batch,
-        random: Randomness,
-        watch: Callable[[int, Carry], None] | None = None,
-    ) -> Batch:
-        """Walk the whole route.
-
-        Arguments:
-            batch: Gives layouts, conditions, and the values of given entries.
-            random: Where the noise comes from.
-            watch: Called with the number of steps done and the carry, after each step.
-        """
-        bound = self.bind(batch, random)
-        carry = bound.start()
-        for k in range(bound.steps):
-            carry = bound.step(carry, k)
-            if watch is not None:
-                watch(k + 1, carry)
-        return batch.with_leaves(carry.x)

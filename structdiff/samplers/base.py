@@ -25,7 +25,7 @@ from structdiff.processes import Estimate, Process
 from structdiff.random import Randomness
 from structdiff.schedules import Grid
 
-__all__ = ["Carry", "Sampler", "Space"]
+__all__ = ["Carry", "Sampler", "Space", "Walk"]
 
 Space: TypeAlias = Literal["euclidean", "manifold", "classes"]
 Record: TypeAlias = Mapping[str, Tensor]
@@ -93,7 +93,51 @@ def _estimates(flat: Mapping[str, Tensor], prefix: str) -> dict[str, Estimate]:
     }
 
 
-class Sampler(ABC):
+class Walk(ABC):
+    """What is walked from noise to samples, step by step: a sampler, or something around one."""
+
+    @abstractmethod
+    def bind(self, batch: Batch, random: Randomness) -> Self:
+        """A copy bound to a batch and to where its noise comes from."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Number of steps."""
+
+    @abstractmethod
+    def start(self) -> Carry:
+        """Where the walk begins."""
+
+    @abstractmethod
+    def step(self, carry: Carry, i: int) -> Carry:
+        """The carry after step i."""
+
+    @final
+    @torch.no_grad()
+    def sample(
+        self,
+        batch: Batch,
+        random: Randomness,
+        watch: Callable[[int, Carry], None] | None = None,
+    ) -> Batch:
+        """Walk from the first step to the last.
+
+        Arguments:
+            batch: Gives layouts, conditions, and the values of given entries.
+            random: Where the noise comes from.
+            watch: Called with the number of steps done and the carry, after each step.
+        """
+        bound = self.bind(batch, random)
+        carry = bound.start()
+        for i in range(bound.steps):
+            carry = bound.step(carry, i)
+            if watch is not None:
+                watch(i + 1, carry)
+        return batch.with_leaves(carry.x)
+
+
+class Sampler(Walk):
     """How a denoiser's estimates become samples.
 
     Arguments:
@@ -181,26 +225,3 @@ class Sampler(ABC):
         """The carry after step i."""
         estimate, carry = self.effective(carry, i)
         return replace(carry, x=self.advance(carry.x, estimate, i))
-
-    @final
-    @torch.no_grad()
-    def sample(
-        self,
-        batch: Batch,
-        random: Randomness,
-        watch: Callable[[int, Carry], None] | None = None,
-    ) -> Batch:
-        """Walk the whole grid.
-
-        Arguments:
-            batch: Gives layouts, conditions, and the values of given entries.
-            random: Where the noise comes from.
-            watch: Called with the number of steps done and the carry, after each step.
-        """
-        bound = self.bind(batch, random)
-        carry = bound.start()
-        for i in range(bound.steps):
-            carry = bound.step(carry, i)
-            if watch is not None:
-                watch(i + 1, carry)
-        return batch.with_leaves(carry.x)
