@@ -24,9 +24,10 @@ from structdiff.domains.molecules.readers.sources import NAMES, locate
 from structdiff.domains.molecules.readers.xyz import read_xyz
 from structdiff.domains.molecules.structures import Structures
 
-__all__ = ["Loaded", "Skipped", "Structures", "embedded", "read"]
+__all__ = ["EMBEDDED", "Loaded", "Skipped", "Structures", "embedded", "read"]
 
 SUFFIXES = (".sdf", ".mol", ".xyz", ".npz", ".smi", ".smiles", ".txt", ".csv", ".tsv")
+EMBEDDED = Path(__file__).with_name("qm9_mini2000.npz")
 _NOTES = (".txt",)  # in a folder these are words about the molecules
 
 
@@ -38,7 +39,7 @@ def embedded() -> Structures:
         >>> len(qm9), qm9.elements
         (2000, (1, 6, 7, 8, 9))
     """
-    return read(Path(__file__).with_name("qm9_mini2000.npz")).structures
+    return read(EMBEDDED).structures
 
 
 def read(path: Path | str, *, max_atoms: int = 500) -> Loaded:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from structdiff.domains.molecules.data import Loaded, Skipped, embedded, read
+from structdiff.domains.molecules.data import EMBEDDED, Skipped, read
 from structdiff.domains.molecules.readers.files import opened
 from structdiff.domains.molecules.readers.packed import load_arrays
 from structdiff.domains.molecules.readers.sources import qm9_split
@@ -45,9 +45,8 @@ def load_data(config: MoleculesConfig, path: str | None = None) -> Data:
         ValueError: If too few molecules are left to train on, or the split does not fit.
     """
     settings = config.data if path is None else config.data.model_copy(update={"path": path})
-    loaded = Loaded(embedded())
-    if settings.path is not None:
-        loaded = read(settings.path, max_atoms=settings.max_atoms)
+    source = EMBEDDED if settings.path is None else settings.path
+    loaded = read(source, max_atoms=settings.max_atoms)
     molecules, skipped = loaded.structures, loaded.skipped
     if settings.path == "qm9" and settings.split is None:
         whole = qm9_split()
