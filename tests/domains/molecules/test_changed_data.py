@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from structdiff.cli.main import main
 from structdiff.domains.molecules import MoleculesConfig, Structures, embedded, judge, train, write
 from structdiff.domains.molecules.loading import load_data
 
@@ -67,3 +68,16 @@ def test_a_run_that_cannot_begin_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"the data has the properties"):
         train(config(tmp_path / "data.npz", conditions=("none",)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_data_that_moved_are_named(tmp_path, capsys):
+    save(tmp_path / "data.npz", embedded().select(range(30)))
+    settings = config(tmp_path / "data.npz")
+    train(settings, tmp_path / "run", say=lambda _: None)
+    (tmp_path / "data.npz").rename(tmp_path / "moved.npz")
+    words = ["evaluate", str(tmp_path / "run"), "-n", "3", "--sampler.steps", "2"]
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "no such file" in capsys.readouterr().err
+    main([*words, "--data", str(tmp_path / "moved.npz")])
+    assert (tmp_path / "run" / "samples" / "evaluation.html").exists()
