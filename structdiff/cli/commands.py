@@ -19,6 +19,8 @@ __all__ = ["COMMANDS"]
 
 Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 Sizes = Annotated[tuple[tuple[int, ...], ...], tyro.conf.UseAppendAction]
+Asked = Annotated[Words, tyro.conf.arg(metavar="NAME=VALUE ...")]
+Scales = Annotated[Words, tyro.conf.arg(metavar="[NAME=]NUMBER ...")]
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ def sample(
     run: tyro.conf.Positional[Path],
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 10,
     out: Annotated[str | None, tyro.conf.arg(aliases=["-o"], metavar="PATH")] = None,
-    condition: Annotated[Words, tyro.conf.arg(metavar="NAME=VALUE ...")] = (),
-    guidance: Annotated[Words, tyro.conf.arg(metavar="[NAME=]NUMBER ...")] = (),
+    condition: Asked = (),
+    guidance: Scales = (),
     sizes: Annotated[Sizes, tyro.conf.arg(metavar="INT ...")] = (),
     given: Path | None = None,
     only_valid: int | None = None,
@@ -70,11 +72,6 @@ def sample(
         seed: Start of the random numbers.
         overwrite: Whether OUT may be replaced.
     """
-    strengths = tuple(chain(*guidance))
-    scales = _pairs("guidance", strengths) if any("=" in word for word in strengths) else {}
-    if strengths and not scales and len(strengths) > 1:
-        msg = f"guidance must be one number, or NAME=NUMBER for each condition, got {strengths}"
-        raise ValueError(msg)
     domain = load(RunFolder(run).domain)
     domain.commands.sample(
         run,
@@ -82,8 +79,7 @@ def sample(
         None if out is None else Path(out),
         folder=out is not None and out.endswith(("/", os.sep)),
         condition=_pairs("condition", tuple(chain(*condition))),
-        guidance={name: _number("guidance", word) for name, word in scales.items()}
-        or (_number("guidance", strengths[0]) if strengths else None),
+        guidance=_scale(tuple(chain(*guidance))),
         sizes=tuple(chain(*sizes)),
         given=given,
         only_valid=only_valid,
@@ -102,6 +98,17 @@ def _pairs(name: str, words: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+def _scale(words: tuple[str, ...]) -> float | dict[str, float] | None:
+    """One guidance scale, or one for each condition; None where none is said."""
+    if any("=" in word for word in words):
+        pairs = _pairs("guidance", words)
+        return {name: _number("guidance", word) for name, word in pairs.items()}
+    if len(words) > 1:
+        msg = f"guidance must be one number, or NAME=NUMBER for each condition, got {words}"
+        raise ValueError(msg)
+    return _number("guidance", words[0]) if words else None
+
+
 def _number(name: str, word: str) -> float:
     try:
         return float(word)
@@ -114,6 +121,8 @@ def evaluate(
     run: tyro.conf.Positional[Path],
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 200,
     data: Path | None = None,
+    condition: Asked = (),
+    guidance: Scales = (),
     sampler: Drawing = Drawing(),  # noqa: B008
     seed: int = 0,
 ) -> None:
@@ -123,11 +132,21 @@ def evaluate(
         run: Folder of the run.
         n: How many to draw.
         data: The run's data, if they are no longer where they were.
+        condition: What is asked of the samples: NAME=VALUE, several if need be.
+        guidance: Scale of the conditions; one number, or NAME=NUMBER for each condition.
         sampler: How samples are drawn.
         seed: Start of the random numbers.
     """
     domain = load(RunFolder(run).domain)
-    domain.commands.evaluate(run, n, settings=asdict(sampler), seed=seed, data=data)
+    domain.commands.evaluate(
+        run,
+        n,
+        condition=_pairs("condition", tuple(chain(*condition))),
+        guidance=_scale(tuple(chain(*guidance))),
+        settings=asdict(sampler),
+        seed=seed,
+        data=data,
+    )
 
 
 def score(

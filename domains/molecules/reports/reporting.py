@@ -27,11 +27,20 @@ def evaluate(
     *,
     settings: Mapping[str, Any],
     seed: int,
+    condition: Mapping[str, str] | None = None,
+    guidance: float | Mapping[str, float] | None = None,
     data: Path | None = None,
 ) -> None:
     """Measure a run, write its page, and refresh its card."""
     loaded = Run.load(run)
-    result = evaluate_run(loaded.drawing(**settings), molecules, seed=seed, source=data)
+    result = evaluate_run(
+        loaded.drawing(**settings),
+        molecules,
+        condition=loaded.parse(condition or {}),
+        guidance=guidance,
+        seed=seed,
+        source=data,
+    )
     print(result.table())
     write_card(loaded, result.measures())
     print("written: " + ", ".join(str(path) for path in result.files))
