@@ -27,7 +27,7 @@ def train(
 ) -> None:
     """Train on molecules, or go on with a run that was stopped.
 
-    --data PATH is short for --data.path PATH.
+    --data PATH is short for --data.path PATH, --condition NAME for --data.conditions NAME.
 
     Args:
         config: Settings of the run.
