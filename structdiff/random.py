@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import final
 
 import torch
 from torch import Tensor
 
 from structdiff.layout import Layout
 
-__all__ = ["Generator", "Randomness", "Tempered"]
+__all__ = ["Around", "Generator", "Randomness", "Tempered"]
 
 
 class Randomness(ABC):
@@ -113,7 +114,35 @@ class Generator(Randomness):
         self.generator.set_state(state)
 
 
-class Tempered(Randomness):
+class Around(Randomness):
+    """A source around another one: uniform numbers and the state are the other's.
+
+    Arguments:
+        source: Where the numbers come from.
+    """
+
+    def __init__(self, source: Randomness) -> None:
+        self.source = source
+
+    @final
+    def uniform(
+        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
+        """As the source draws them."""
+        return self.source.uniform(shape, dtype, device)
+
+    @final
+    def state(self) -> Tensor:
+        """That of the source."""
+        return self.source.state()
+
+    @final
+    def restore(self, state: Tensor) -> None:
+        """Restore the source."""
+        self.source.restore(state)
+
+
+class Tempered(Around):
     """Another source with the normal noise of steps scaled: sampling at low temperature.
 
     Samples become more typical and less diverse; their law is no longer the model's. The draw
@@ -136,7 +165,8 @@ class Tempered(Randomness):
         if temperature < 0:
             msg = f"temperature must be at least 0, got {temperature}"
             raise ValueError(msg)
-        self.source, self.temperature, self.scaled = source, temperature, scaled
+        super().__init__(source)
+        self.temperature, self.scaled = temperature, scaled
 
     def normal(
         self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
@@ -144,12 +174,6 @@ class Tempered(Randomness):
         """Normal numbers times the temperature, inside steps."""
         drawn = self.source.normal(shape, dtype, device)
         return drawn * self.temperature if self.scaled else drawn
-
-    def uniform(
-        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
-    ) -> Tensor:
-        """As the source draws them."""
-        return self.source.uniform(shape, dtype, device)
 
     def scoped(
         self,
@@ -163,11 +187,3 @@ class Tempered(Randomness):
         scaled = self.scaled if step is None else step > 0
         source = self.source.scoped(leaf=leaf, step=step, ids=ids, layout=layout)
         return Tempered(source, self.temperature, scaled=scaled)
-
-    def state(self) -> Tensor:
-        """That of the source."""
-        return self.source.state()
-
-    def restore(self, state: Tensor) -> None:
-        """Restore the source."""
-        self.source.restore(state)

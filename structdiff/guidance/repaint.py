@@ -34,7 +34,7 @@ from torch import Tensor
 from structdiff.batch import Batch
 from structdiff.layout import Layout
 from structdiff.processes import Markov
-from structdiff.random import Randomness
+from structdiff.random import Around, Randomness
 from structdiff.samplers import Carry, Sampler, Walk
 
 __all__ = ["RePaint"]
@@ -58,7 +58,7 @@ def visits(steps: int, jump: int, repeats: int) -> Iterator[Visit]:
     yield Visit(steps - 1, 0, steps - 1)
 
 
-class Lane(Randomness):
+class Lane(Around):
     """One of several sources that share another and meet at no step.
 
     Arguments:
@@ -68,19 +68,14 @@ class Lane(Randomness):
     """
 
     def __init__(self, source: Randomness, lane: int, lanes: int) -> None:
-        self.source, self.lane, self.lanes = source, lane, lanes
+        super().__init__(source)
+        self.lane, self.lanes = lane, lanes
 
     def normal(
         self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
     ) -> Tensor:
         """As the source draws them."""
         return self.source.normal(shape, dtype, device)
-
-    def uniform(
-        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
-    ) -> Tensor:
-        """As the source draws them."""
-        return self.source.uniform(shape, dtype, device)
 
     def scoped(
         self,
@@ -94,14 +89,6 @@ class Lane(Randomness):
         place = None if step is None else self.lanes * step + self.lane
         source = self.source.scoped(leaf=leaf, step=place, ids=ids, layout=layout)
         return Lane(source, self.lane, self.lanes)
-
-    def state(self) -> Tensor:
-        """That of the source."""
-        return self.source.state()
-
-    def restore(self, state: Tensor) -> None:
-        """Restore the source."""
-        self.source.restore(state)
 
 
 class RePaint(Walk):

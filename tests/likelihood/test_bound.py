@@ -249,11 +249,15 @@ def test_parts_of_a_batch_join():
 
 def test_ragged_rows_and_given_rows():
     """A leaf's value is the sum of its rows; given rows have no law to be measured."""
-    layout = Layout.ragged([1, 2, 3])
+    layout, schedule = Layout.ragged([1, 2, 3]), Linear()
+    numbers = Batch({"x": torch.arange(1.0, 7.0)}, {"x": layout})
+    gaussian = ExactDenoiser(Product({"x": Gaussian(schedule)}), numbers)
+    report = bound(gaussian, numbers, UniformTime(3), Generator(0))
+    alpha, sigma = (float(level) for level in schedule(torch.tensor(1.0))[:2])
+    expected = torch.tensor([1.0, 4 + 9, 16 + 25 + 36]) * 0.5 * (alpha / sigma) ** 2
+    torch.testing.assert_close(report.prior["x"], expected)
     process = Product({"x": Categorical(Flow(), uniform(2))})
     batch = Batch({"x": torch.tensor([0, 1, 0, 1, 1, 0])}, {"x": layout})
-    report = bound(ExactDenoiser(process, batch), batch, UniformTime(3), Generator(0))
-    assert report.total.shape == (3,)
     held = batch.with_given({"x": torch.ones(6, dtype=torch.bool)})
     nothing = bound(ExactDenoiser(process, batch), held, UniformTime(3), Generator(0))
     assert torch.equal(nothing.total, torch.zeros(3))
