@@ -130,14 +130,9 @@ class Order:
             "molecules": self.wanted,
             "only_valid": self.only_valid,
             **self.asked,
-            "given": None if given is None else _identity(given),
+            "given": None if given is None else given.identity()["digest"],
             "sampler": run.config.sampler.model_dump(mode="json"),
         }
-
-
-def _identity(given: Structures) -> str:
-    number, position = given.molecule(0)
-    return _checksum(number.tobytes(), given.charges(0).tobytes(), position.tobytes())
 
 
 def _checksum(*parts: bytes) -> str:
