@@ -27,6 +27,7 @@ __all__ = [
     "Coefficients",
     "Estimate",
     "Estimates",
+    "Finite",
     "Markov",
     "Process",
     "Rule",
@@ -114,6 +115,14 @@ class Process(nn.Module, ABC):
     @abstractmethod
     def plan(self, times: Tensor, eta: float) -> Sequence[Coefficients]:
         """All coefficients of a grid `(steps + 1,)`, one entry per step, made before the loop."""
+
+    @abstractmethod
+    def leap(self, times: Tensor) -> Sequence[Coefficients]:
+        """Coefficients like those of `plan` that freeze the time reversal's generator.
+
+        Euler-Maruyama steps on R^n and manifolds, tau-leaping on classes, right to first order;
+        a step to `CLEAN`, or from a time at which the generator is infinite, is that of `plan`.
+        """
 
     @abstractmethod
     def step(
@@ -211,6 +220,14 @@ class Tractable(Markov, ABC):
         """KL in nats between the step's kernels at the oracle and at the estimate, per row."""
 
     @abstractmethod
+    def divergence_rate(self, estimate: Estimates, x_0: State, x_t: State, t: Any) -> State:
+        """KL in nats per unit of t between the time reversals at x_0 and at the estimate, per row.
+
+        The limit of `divergence` over the length of a short step. Its integral over t is the
+        bound on -log p(x_0) for infinitely many steps.
+        """
+
+    @abstractmethod
     def prior_divergence(self, x_0: State, t: float = 1.0) -> State:
         """KL in nats of q(x_t | x_0) from the prior at t, per row."""
 
@@ -223,3 +240,29 @@ class Tractable(Markov, ABC):
         self, x_s: State, x_t: State, estimate: Estimates, coefficients: Coefficients
     ) -> State:
         """Log density of `step`'s draw, per row."""
+
+
+class Finite(Tractable):
+    """A process of one leaf on classes: its estimates are log-probabilities, `(rows, *event, K)`."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> int:
+        """Number K of data classes."""
+
+    @property
+    @abstractmethod
+    def symbols(self) -> int:
+        """Number S >= K of symbols that a noisy row can have."""
+
+    @abstractmethod
+    def log_kernel(self, estimate: Estimate, x_t: Tensor, coefficients: Coefficients) -> Tensor:
+        """Log-probabilities of a step's x_s over the symbols, `(rows, *event, S)`."""
+
+    @abstractmethod
+    def rates(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
+        """Rates of the time reversal, per unit of t, `(rows, *event, S)`; zero at x_t."""
+
+    @abstractmethod
+    def ratios(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
+        """log p_t(j) / p_t(x_t) of a row's symbols at the estimate, `(rows, *event, S)`."""

@@ -163,6 +163,22 @@ class Brownian(Leaf, Tractable):
         rows = zip(*(value.unbind() for value in moved), (noise > 0).tolist(), strict=True)
         return [BrownianStep(*row) for row in rows]
 
+    def leap(self, times: Tensor) -> Sequence[BrownianStep]:
+        """Steps of a geodesic random walk: exp[tau' h score + sqrt(tau' h) z], h = t - s.
+
+        Raises:
+            ValueError: If times rise.
+        """
+        exact, steps = self.plan(times, 1.0), []
+        tau = self.schedule(times).sigma ** 2
+        share = 2 * self.schedule.slope(times)[:-1] * (times[:-1] - times[1:])
+        noise = torch.sqrt(tau[:-1] * share)
+        for i, row in enumerate(zip(share, noise, strict=True)):
+            moved = (value.to(self.known.device, self.known.dtype) for value in row)
+            sound = bool(times[i + 1] >= 0)
+            steps.append(BrownianStep(*moved, bool(noise[i] > 0)) if sound else exact[i])
+        return steps
+
     def move(
         self, x_t: Tensor, estimate: Estimate, coefficients: BrownianStep, random: Randomness
     ) -> Tensor:
@@ -232,6 +248,13 @@ class Brownian(Leaf, Tractable):
         del x_t
         gap = self.manifold.norm2(oracle.value - estimate.value)
         return self.free(0.5 * (coefficients.drift / coefficients.noise) ** 2 * gap)
+
+    def divergence_rate(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """tau' |score - score*|^2 / 2, with estimates tau times a score."""
+        tau, slope = self.tau(t, x_t), self.schedule.slope(t).to(x_t.device, x_t.dtype)
+        truth = self.oracle(x_0, x_t, t).value
+        gap = self.manifold.norm2(truth - estimate.value)
+        return self.free(slope / torch.where(tau > 0, tau, 1.0) * gap)
 
     def prior_divergence(self, x_0: Tensor, t: float = 1.0) -> Tensor:
         """KL of the heat kernel at t from the uniform law; the same for every x_0."""

@@ -1,60 +1,45 @@
-r"""The categorical process: q(x_t | x_0) = alpha_t delta(x_0) + (1 - alpha_t) pi.
+r"""The categorical process: chains on a finite set, any transition.
 
-The estimate is the vector log p(x_0 = k | x_t), per row. Write i = x_t, a = alpha_t / alpha_s,
-p for the estimate and D = alpha_t + (1 - alpha_t) pi_i. The Bayes kernel, averaged over p, is
+A row of class k is at time t the symbol i with probability Q_t(k, i); which matrices Q_t are
+possible is the business of a `Transition`. The estimate is the vector log p(x_0 = k | x_t), per
+row. A step is Bayes' rule averaged over it,
 
-    r(j) = (1 - a) [alpha_s p_j / (1 - alpha_t) + (1 - alpha_s) pi_j V]           for j != i,
-    r(i) = (a + (1 - a) pi_i) [alpha_s p_i / D + (1 - alpha_s) V],
-    V    = (1 - p_i) / (1 - alpha_t) + p_i pi_i / D,
+    r(j) = Q_{t|s}(j, i) sum_k p_k Q_s(k, j) / Q_t(k, i),    i = x_t,
 
-free of cancellation and of a division by pi (which may be zero), and O(K). The *carry* kernel,
-c delta(x_t) + (1 - c) p with c = (1 - alpha_s) / (1 - alpha_t), keeps the same marginals and
-draws no fresh class from pi; the step is (1 - eta^2) carry + eta^2 Bayes.
+exact for one row, right to first order in t - s for several. What cannot be has probability zero:
+where x_t cannot come from noise x_0 = x_t (carry-over), and a class that does not lead to x_t is
+excluded.
 
-A symbol with pi = 0 cannot come from noise, so where x_t is one, x_0 = x_t: decoding says so.
+Weights may be put on the next symbol: an estimate's extra `tilt`, `(rows, *event, S)`, is added to
+the log-probabilities of each step, which are normalised again (guidance of rates).
 
 References:
     Structured Denoising Diffusion Models in Discrete State-Spaces (Austin et al., 2021), eqs. 3-4.
     https://arxiv.org/abs/2107.03006
-    Denoising Diffusion Implicit Models (Song et al., 2021), appendix A (the carry kernel).
-    https://arxiv.org/abs/2010.02502
+    Simple and Effective Masked Diffusion Language Models (Sahoo et al., 2024), section 3.2.3.
+    https://arxiv.org/abs/2406.07524
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from structdiff.processes.base import Estimate, Tractable
+from structdiff.parameterisations.classes import ClassParameterisation, Logits
+from structdiff.processes.base import Estimate, Finite
+from structdiff.processes.draws import draw_class, log_probabilities
 from structdiff.processes.leaf import Leaf, check_falling, expand, sum_event
-from structdiff.processes.transitions import RankOne
+from structdiff.processes.transitions.base import Jump, Kernel, Leap, Reverse, Transition
 from structdiff.random import Randomness
-from structdiff.schedules import Schedule
+from structdiff.schedules import CLEAN, Schedule
 
-__all__ = ["Categorical", "CategoricalStep"]
-
-
-class CategoricalStep(NamedTuple):
-    """Levels at both ends of a step, 0-dim float64, and how to mix the kernels.
-
-    `bayes` is the share eta^2 of the Bayes kernel; `still` says that nothing changes (both ends
-    clean, or both pure noise).
-    """
-
-    alpha_t: Tensor
-    sigma_t: Tensor
-    alpha_s: Tensor
-    sigma_s: Tensor
-    bayes: float
-    still: bool
+__all__ = ["Categorical"]
 
 
-class Categorical(Leaf, Tractable):
+class Categorical(Leaf, Finite):
     """Noise on classes.
 
     States are class indices, int64; a masked row of an absorbing chain has the index K.
@@ -62,6 +47,7 @@ class Categorical(Leaf, Tractable):
     Arguments:
         schedule: Its alpha is the probability that a row survives, see `Flow` and `Survival`.
         transition: Where a row goes that does not survive.
+        parameterisation: What the network predicts; logits of x_0 by default.
         event: Shape of one row; `()` for one class per row.
 
     Raises:
@@ -78,10 +64,13 @@ class Categorical(Leaf, Tractable):
         tensor([3, 3, 3])
     """
 
-    stationary: Tensor
-
     def __init__(
-        self, schedule: Schedule, transition: RankOne, *, event: Sequence[int] = ()
+        self,
+        schedule: Schedule,
+        transition: Transition,
+        parameterisation: ClassParameterisation | None = None,
+        *,
+        event: Sequence[int] = (),
     ) -> None:
         super().__init__(schedule, event)
         level = schedule(torch.linspace(0, 1, 11))
@@ -89,20 +78,28 @@ class Categorical(Leaf, Tractable):
             mend = "use Flow(), or Survival(schedule) of a variance-preserving one"
             msg = f"the schedule of a chain must have alpha + sigma = 1: {mend}"
             raise ValueError(msg)
-        self.classes, self.symbols = transition.classes, transition.symbols
-        self.register_buffer("stationary", transition.stationary.double(), persistent=False)
+        self.transition = transition
+        self.parameterisation = parameterisation or Logits()
+
+    @property
+    def classes(self) -> int:
+        """Number K of data classes."""
+        return self.transition.classes
+
+    @property
+    def symbols(self) -> int:
+        """Number S of symbols that a noisy row can have."""
+        return self.transition.symbols
+
+    @property
+    def stationary(self) -> Tensor:
+        """The law that all rows end in, `(S,)`, float64."""
+        return self.transition.stationary
 
     def draw(self, random: Randomness) -> Tensor:
-        """Two uniforms per entry, `(rows, *event, 2)`: survive or not, and where to."""
-        shape = (self.layout.rows, *self.event, 2)
-        return random.uniform(shape, torch.float32, self.known.device)
-
-    def redraw(self, uniform: Tensor) -> Tensor:
-        """Symbols from the stationary law by inverse CDF."""
-        edges = self.stationary.cumsum(0)
-        edges = (edges / edges[-1]).to(uniform.device)
-        index = torch.searchsorted(edges, uniform.double(), right=True)
-        return index.clamp(max=int(self.symbols) - 1)
+        """A float64 quantile per entry, `(rows, *event)`: its tail must reach rare classes."""
+        shape = (self.layout.rows, *self.event)
+        return random.uniform(shape, torch.float64, self.known.device)
 
     def state_dtype(self) -> torch.dtype:
         """int64."""
@@ -111,30 +108,28 @@ class Categorical(Leaf, Tractable):
     def prior(self, random: Randomness, t: float = 1.0) -> Tensor:
         """The stationary law."""
         del t
-        return self.hold(self.redraw(self.draw(random)[..., 1]))
+        return self.hold(self.transition.redraw(self.draw(random)))
 
     def prior_log_prob(self, x_1: Tensor, t: float = 1.0) -> Tensor:
         """Log pi of each row's symbols."""
         del t
         return sum_event(self.free(self.stationary.to(x_1.device)[x_1].log().float()))
 
-    def survival(self, t: Tensor, x: Tensor) -> Tensor:
-        """alpha_t in float32 at least, shaped to broadcast against x."""
-        dtype = torch.promote_types(t.dtype, torch.float32)
-        return expand(self.schedule(t).alpha.to(x.device, dtype), x)
+    def kernel(self, s: Tensor, t: Tensor, x: Tensor) -> Kernel:
+        """q(x_t | x_s), for states like x."""
+        return self.transition.kernel(self.schedule, s, t, x)
+
+    def from_clean(self, t: Tensor, x: Tensor) -> Kernel:
+        """q(x_t | x_0), for states like x."""
+        return self.kernel(torch.full_like(t, CLEAN), t, x)
 
     def diffuse(self, x_0: Tensor, t: Tensor, random: Randomness) -> Tensor:
-        """Keep each entry with probability alpha_t, else redraw it."""
-        noise = self.draw(random)
-        survives = noise[..., 0] < self.survival(t, x_0)
-        return torch.where(survives, x_0, self.redraw(noise[..., 1]))
+        """A draw of q(x_t | x_0)."""
+        return self.from_clean(t, x_0).draw(x_0, self.draw(random))
 
     def corrupt(self, x_s: Tensor, s: Tensor, t: Tensor, random: Randomness) -> Tensor:
-        """Keep each entry with probability alpha_t / alpha_s, else redraw it."""
-        past, level = self.survival(s, x_s), self.survival(t, x_s)
-        keep = torch.where(level == past, 1.0, level / past)
-        noise = self.draw(random)
-        return torch.where(noise[..., 0] < keep, x_s, self.redraw(noise[..., 1]))
+        """A draw of q(x_t | x_s)."""
+        return self.kernel(s, t, x_s).draw(x_s, self.draw(random))
 
     def encode(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The symbols; a network embeds them."""
@@ -142,20 +137,29 @@ class Categorical(Leaf, Tractable):
         return x_t
 
     def decode(self, output: Tensor, x_t: Tensor, t: Tensor) -> Estimate:
-        """Log-probabilities from logits `(rows, *event, K)`; what cannot be has -inf."""
-        del t
-        log_p = torch.log_softmax(output.float() if output.dtype.itemsize < 4 else output, -1)
-        return Estimate(self.exclude(log_p, x_t))
+        """Log-probabilities from the output `(rows, *event, ...)`; what cannot be has -inf."""
+        level = self.schedule(t)
+        dtype = torch.promote_types(output.dtype, torch.float32)
+        alpha, sigma = (
+            expand(value.to(x_t.device, dtype), x_t) for value in (level.alpha, level.sigma)
+        )
+        weights = self.parameterisation.decode(output, x_t, alpha, sigma)
+        barred = self.transition.barred(self.schedule, t, x_t)
+        if barred is not None:
+            weights = torch.where(barred, -torch.inf, weights)
+        return Estimate(self.exclude(weights, x_t))
 
-    def exclude(self, log_p: Tensor, x_t: Tensor) -> Tensor:
-        """Certainty where x_t cannot come from noise, and where x_0 is given."""
-        certain = self.stationary.to(x_t.device)[x_t] == 0
-        value = x_t
+    def exclude(self, log_weights: Tensor, x_t: Tensor) -> Tensor:
+        """Log-probabilities; certain where x_t cannot come from noise, and where x_0 is given."""
+        certain, value = self.transition.settled(x_t), x_t
         if self.held is not None:
             held = expand(self.held, x_t).expand_as(x_t)
-            certain, value = certain | held, torch.where(held, self.known, x_t)
-        point = self.point(value.clamp(max=self.classes - 1), log_p.dtype)
-        return torch.where(certain.unsqueeze(-1), point, log_p)
+            value = torch.where(held, self.known, x_t)
+            certain = held if certain is None else certain | held
+        if certain is None:
+            wide = torch.promote_types(log_weights.dtype, torch.float32)
+            return torch.log_softmax(log_weights, -1, dtype=wide)
+        return log_probabilities(log_weights, certain, value.clamp(max=self.classes - 1))
 
     def point(self, x_0: Tensor, dtype: torch.dtype) -> Tensor:
         """Log-probabilities of a known class: 0 there and -inf elsewhere."""
@@ -183,70 +187,69 @@ class Categorical(Leaf, Tractable):
         log_p = estimate.value.gather(-1, x_0.unsqueeze(-1)).squeeze(-1)
         return -sum_event(self.free(log_p))
 
-    def plan(self, times: Tensor, eta: float) -> Sequence[CategoricalStep]:
-        """Levels at both ends of every step.
+    def plan(self, times: Tensor, eta: float) -> Sequence[Reverse]:
+        """The reverse steps.
 
         Raises:
-            ValueError: If times rise: classes cannot be encoded.
+            ValueError: If times rise: classes cannot be encoded; or the transition has no such
+                steps.
         """
         check_falling(times)
-        level = self.schedule(times)
-        alpha, sigma = level.alpha.to(self.known.device), level.sigma.to(self.known.device)
-        still = (level.alpha[:-1] == level.alpha[1:]).tolist()
-        ends = zip(alpha[:-1], sigma[:-1], alpha[1:], sigma[1:], strict=True)
-        return [
-            CategoricalStep(*end, float(eta) ** 2, flag)
-            for end, flag in zip(ends, still, strict=True)
-        ]
+        return self.transition.reverse(self.schedule, times, eta, self.known)
 
-    def log_kernel(self, estimate: Estimate, x_t: Tensor, step: CategoricalStep) -> Tensor:
+    def leap(self, times: Tensor) -> Sequence[Reverse]:
+        """Steps with the rates frozen at their start, where these are finite.
+
+        Raises:
+            ValueError: If times rise, or the transition has no rates.
+        """
+        exact, steps = self.plan(times, 1.0), []
+        if not self.transition.continuous:
+            msg = "this transition is given on a grid and has no rates: use plan"
+            raise ValueError(msg)
+        for i, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+            jump = self.jump(t.to(self.known.device), self.known[:0])
+            sound = bool(s >= 0) and bool(jump.alpha > 0) and bool(jump.sigma > 0)
+            steps.append(Leap(self.transition, jump, t - s) if sound else exact[i])
+        return steps
+
+    def jump(self, t: Tensor, x: Tensor) -> Jump:
+        """What rates at a time need, shaped to broadcast against x."""
+        level, slope = self.schedule(t), self.schedule.slope(t)
+        dtype = torch.promote_types(t.dtype, torch.float32)
+        shaped = (
+            expand(value.to(x.device, dtype), x)
+            for value in (level.alpha, level.sigma, slope * level.sigma)
+        )
+        return Jump(t, *shaped)
+
+    def rates(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
+        """Rates of the time reversal, per unit of t, `(rows, *event, S)`; zero at x_t."""
+        return self.transition.rates(estimate.value, x_t, self.jump(t, x_t))
+
+    def ratios(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
+        """log sum_k p_k Q_t(k, j) / Q_t(k, x_t), `(rows, *event, S)`."""
+        kernel, log_p = self.from_clean(t, x_t), estimate.value
+        column = kernel.column(x_t)
+        mass = torch.full_like(column, -torch.inf)
+        seen = log_p - column[..., : self.classes]
+        mass[..., : self.classes] = torch.where(log_p == -torch.inf, log_p, seen)
+        return kernel.push(mass)
+
+    def log_kernel(self, estimate: Estimate, x_t: Tensor, coefficients: Reverse) -> Tensor:
         """Log-probabilities of x_s over the S symbols, `(rows, *event, S)`."""
-        log_p = F.pad(estimate.value, (0, self.symbols - self.classes), value=-torch.inf)
-        at = x_t.unsqueeze(-1)
-        if step.still:
-            return torch.full_like(log_p, -torch.inf).scatter(-1, at, 0.0)
-        if step.bayes == 1:
-            return self._log_bayes(log_p, at, step)
-        log_carry = self._log_carry(log_p, at, step)
-        if step.bayes == 0:
-            return log_carry
-        log_share = math.log(step.bayes)
-        return torch.logaddexp(
-            log_carry + math.log1p(-step.bayes), self._log_bayes(log_p, at, step) + log_share
-        )
-
-    def _log_carry(self, log_p: Tensor, at: Tensor, step: CategoricalStep) -> Tensor:
-        c = step.sigma_s / step.sigma_t
-        fresh = log_p + torch.log1p(-c)
-        stay = torch.logaddexp(fresh.gather(-1, at), torch.log(c).to(fresh))
-        return fresh.scatter(-1, at, stay)
-
-    def _log_bayes(self, log_p: Tensor, at: Tensor, step: CategoricalStep) -> Tensor:
-        log_law = self.stationary.to(log_p).log()
-        log_p_i, log_pi_i = log_p.gather(-1, at).clamp(max=0), log_law[at]
-        pi_i = log_pi_i.exp()
-        a = step.alpha_t / step.alpha_s
-        scale = torch.log(step.alpha_t + step.sigma_t * pi_i)
-        others = torch.log(-torch.expm1(log_p_i)) - torch.log(step.sigma_t)
-        log_v = torch.logaddexp(others, log_p_i + log_pi_i - scale)
-        from_data = torch.log((1 - a) * step.alpha_s / step.sigma_t)
-        from_noise = torch.log((1 - a) * step.sigma_s)
-        away = torch.logaddexp(log_p + from_data, log_law + log_v + from_noise)
-        stay = torch.logaddexp(
-            log_p_i + torch.log(step.alpha_s) - scale, log_v + torch.log(step.sigma_s)
-        )
-        return away.scatter(-1, at, stay + torch.log(a + (1 - a) * pi_i))
+        log_r = coefficients.log_kernel(estimate.value, x_t)
+        if "tilt" in estimate.extras:
+            log_r = torch.log_softmax(log_r + estimate.extras["tilt"], -1)
+        return log_r
 
     def move(
-        self, x_t: Tensor, estimate: Estimate, coefficients: CategoricalStep, random: Randomness
+        self, x_t: Tensor, estimate: Estimate, coefficients: Reverse, random: Randomness
     ) -> Tensor:
         """A draw of the kernel by inverse CDF."""
-        if coefficients.still:
-            return x_t
-        edges = self.log_kernel(estimate, x_t, coefficients).exp().cumsum(-1)
-        uniform = random.uniform(x_t.shape, edges.dtype, x_t.device).unsqueeze(-1)
-        index = torch.searchsorted(edges, uniform * edges[..., -1:], right=True)
-        return index.squeeze(-1).clamp(max=self.symbols - 1)
+        if "tilt" in estimate.extras:
+            return draw_class(self.log_kernel(estimate, x_t, coefficients), self.draw(random))
+        return coefficients.draw(estimate.value, x_t, self.draw(random))
 
     def combine(
         self,
@@ -288,21 +291,18 @@ class Categorical(Leaf, Tractable):
         return torch.where(expand(held, x_t), known, x_t)
 
     def log_prob(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
-        """log(alpha_t [x_t = x_0] + (1 - alpha_t) pi(x_t)), summed over the event."""
-        level = self.schedule(t)
-        alpha, sigma = expand(level.alpha, x_t), expand(level.sigma, x_t)
-        law = self.stationary.to(x_t.device)[x_t]
-        return sum_event(torch.log(alpha * (x_t == x_0) + sigma * law))
+        """log Q_t(x_0, x_t), summed over the event."""
+        return sum_event(self.from_clean(t, x_t).log_prob(x_t, x_0))
 
     def reverse_log_prob(
-        self, x_s: Tensor, x_t: Tensor, estimate: Estimate, coefficients: CategoricalStep
+        self, x_s: Tensor, x_t: Tensor, estimate: Estimate, coefficients: Reverse
     ) -> Tensor:
         """Log-probability of the drawn symbols, per row."""
         kernel = self.log_kernel(estimate, x_t, coefficients)
         return sum_event(self.free(kernel.gather(-1, x_s.unsqueeze(-1)).squeeze(-1)))
 
     def divergence(
-        self, oracle: Estimate, estimate: Estimate, x_t: Tensor, coefficients: CategoricalStep
+        self, oracle: Estimate, estimate: Estimate, x_t: Tensor, coefficients: Reverse
     ) -> Tensor:
         """KL between the kernels, summed over the event."""
         true = self.log_kernel(oracle, x_t, coefficients)
@@ -310,12 +310,22 @@ class Categorical(Leaf, Tractable):
         terms = torch.where(true == -torch.inf, 0.0, true.exp() * (true - model))
         return sum_event(self.free(terms.sum(-1)))
 
+    def divergence_rate(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """That of two jump processes, summed over the event."""
+        jump = self.jump(t, x_t)
+        return sum_event(
+            self.free(self.transition.divergence_rate(estimate.value, x_0, x_t, jump))
+        )
+
     def prior_divergence(self, x_0: Tensor, t: float = 1.0) -> Tensor:
         """KL of q(x_t | x_0) from pi; infinite if pi misses a class that survives to t."""
-        end = self.schedule(torch.tensor(t, dtype=torch.float64))
-        law = self.stationary.to(x_0.device)
-        q = end.sigma * law + end.alpha * F.one_hot(x_0, self.symbols)
-        terms = torch.where(q == 0, 0.0, q * (q / law).log())
+        log_q = self.from_clean(torch.tensor(t, dtype=torch.float64), x_0).push(
+            F.pad(
+                self.point(x_0, torch.float64), (0, self.symbols - self.classes), value=-torch.inf
+            )
+        )
+        law = self.stationary.to(x_0.device).log()
+        terms = torch.where(log_q == -torch.inf, 0.0, log_q.exp() * (log_q - law))
         return sum_event(self.free(terms.sum(-1)))
 
     def reconstruction(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:

@@ -197,6 +197,27 @@ class Gaussian(Leaf, Tractable):
         rows = zip(*(value.unbind() for value in moved), (noise > 0).tolist(), strict=True)
         return [GaussianStep(*row) for row in rows]
 
+    def leap(self, times: Tensor) -> Sequence[GaussianStep]:
+        """Euler-Maruyama steps of the reverse SDE, in t.
+
+        x_s = (1 - (f + 2 r) h) x_t + 2 r h alpha x_0 + sigma sqrt(2 r h) z with h = t - s,
+        f = d log alpha / dt and r = -d clock / dt.
+
+        Raises:
+            ValueError: If times rise.
+        """
+        exact, steps = self.plan(times, 1.0), []
+        level, device, dtype = self.schedule(times), self.known.device, self.known.dtype
+        length = times[:-1] - times[1:]
+        pull = 2 * self.schedule.slope(times)[:-1] * length
+        keep = 1 + self.schedule.decay(times)[:-1] * length - pull
+        data, noise = pull * level.alpha[:-1], level.sigma[:-1] * pull.sqrt()
+        sound = (times[1:] >= 0) & torch.isfinite(level.clock[:-1])
+        for i, row in enumerate(zip(keep, data, noise, strict=True)):
+            moved = (value.to(device, dtype) for value in row)
+            steps.append(GaussianStep(*moved, bool(noise[i] > 0)) if sound[i] else exact[i])
+        return steps
+
     def move(
         self, x_t: Tensor, estimate: Estimate, coefficients: GaussianStep, random: Randomness
     ) -> Tensor:
@@ -261,6 +282,13 @@ class Gaussian(Leaf, Tractable):
         del x_t
         gap = (coefficients.data / coefficients.noise) * (oracle.value - estimate.value)
         return 0.5 * sum_event(self.free(gap**2))
+
+    def divergence_rate(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """-d SNR / dt |x_0 - estimate|^2 / 2."""
+        level = self.level(t, x_t)
+        slope = expand(self.schedule.slope(t).to(x_t.device, x_t.dtype), x_t)
+        gap = (level.alpha / level.sigma) * (estimate.value - x_0)
+        return sum_event(self.free(slope * gap**2))
 
     def prior_divergence(self, x_0: Tensor, t: float = 1.0) -> Tensor:
         """alpha_t^2 |x_0|^2 / (2 sigma_t^2)."""

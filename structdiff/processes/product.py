@@ -72,6 +72,14 @@ class Product(Process):
         """Whether all leaves meet the contract."""
         return isinstance(self, contract)
 
+    def offering(self, contract: type[Any]) -> tuple[str, ...]:
+        """Names of the leaves that meet the contract."""
+        return tuple(name for name, leaf in self._leaves.items() if leaf.offers(contract))
+
+    def __getitem__(self, name: str) -> Any:
+        """The process of a leaf."""
+        return self._leaves[name]
+
     def bind(self, batch: Batch) -> Self:
         """Bind each leaf to its leaf of the batch.
 
@@ -150,6 +158,12 @@ class Product(Process):
         """Per step, a mapping of the leaves' coefficients; `times` may be one grid per leaf."""
         return _transpose(
             self._each(lambda n, p: p.plan(times[n] if isinstance(times, Mapping) else times, eta))
+        )
+
+    def leap(self, times: Any) -> Sequence[Record]:
+        """Per step, a mapping of the leaves' coefficients; `times` may be one grid per leaf."""
+        return _transpose(
+            self._each(lambda n, p: p.leap(times[n] if isinstance(times, Mapping) else times))
         )
 
     def step(
@@ -231,6 +245,10 @@ class _TractableProduct(_MarkovProduct, Tractable):
         return self._each(
             lambda n, p: p.divergence(oracle[n], estimate[n], x_t[n], coefficients[n])
         )
+
+    def divergence_rate(self, estimate: Record, x_0: Record, x_t: Record, t: Any) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.divergence_rate(estimate[n], x_0[n], x_t[n], t[n]))
 
     def prior_divergence(self, x_0: Record, t: float = 1.0) -> Record:
         """Per leaf."""

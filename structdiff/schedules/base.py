@@ -55,7 +55,8 @@ class Schedule(nn.Module, ABC):
     @final
     def alpha(self, t: Tensor) -> Tensor:
         """The factor on the data."""
-        return self.forward(t).alpha
+        time = t.double()
+        return torch.where(time < 0, 1.0, self.log_alpha(time.clamp(min=0)).exp())
 
     @final
     def sigma(self, t: Tensor) -> Tensor:
@@ -66,6 +67,49 @@ class Schedule(nn.Module, ABC):
     def log_snr(self, t: Tensor) -> Tensor:
         """log(alpha^2 / sigma^2), twice the clock."""
         return 2 * self.forward(t).clock
+
+    @final
+    def slope(self, t: Tensor) -> Tensor:
+        """How fast the clock falls, -d clock / dt, in float64, by automatic differentiation.
+
+        At a kink it is the slope on the side of the data, and an end counts as its neighbour
+        inside, so that it is finite on all of [0, 1]. Where the clock stands still, infinite
+        or not (outside a `Window`, at `CLEAN`), it is 0. Gradients flow to t and to what the
+        schedule learns.
+
+        Arguments:
+            t: Times of any shape.
+
+        Example:
+            >>> from structdiff.schedules import Flow
+            >>> Flow().slope(torch.tensor(0.25)).item()  # 1 / (t (1 - t))
+            5.333333
+        """
+        learned = t.requires_grad or any(p.requires_grad for p in self.parameters())
+        again = learned and torch.is_grad_enabled()
+        with torch.enable_grad():
+            # A little earlier: on a grid point an interpolation has no derivative.
+            time = (t.double() * (1 - 2**-50)).clamp(min=2**-40)
+            time = time if time.requires_grad else time.detach().requires_grad_()
+            clock = self.log_alpha(time) - self.log_sigma(time)
+            (rate,) = torch.autograd.grad(clock.sum(), time, create_graph=again)
+        return torch.where((t < 0) | clock.isinf(), 0.0, -rate)
+
+    @final
+    def decay(self, t: Tensor) -> Tensor:
+        """d log alpha / dt, in float64, by automatic differentiation; not positive.
+
+        Arguments:
+            t: Times of any shape; at `CLEAN` it is 0.
+        """
+        with torch.enable_grad():
+            time = (t.double() * (1 - 2**-50)).clamp(min=2**-40).detach().requires_grad_()
+            log_alpha = self.log_alpha(time)
+            if not log_alpha.requires_grad:
+                return torch.zeros_like(time)
+            (rate,) = torch.autograd.grad(log_alpha.sum(), time, allow_unused=True)
+        rate = torch.zeros_like(time) if rate is None else rate
+        return torch.where(t < 0, 0.0, rate)
 
     @final
     def time(self, clock: Tensor) -> Tensor:

@@ -158,6 +158,9 @@ class Blur(Leaf):
     def loss(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         return (estimate.value - x_0).square()
 
+    def leap(self, times: Tensor) -> list[Tensor]:
+        return self.plan(times, 1.0)
+
     def plan(self, times: Tensor, eta: float) -> list[Tensor]:
         return list(self.schedule.alpha(times[1:]).float().unbind())
 

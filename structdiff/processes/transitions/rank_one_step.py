@@ -1,0 +1,128 @@
+r"""One reverse step of a rank-one chain, in O(K) and without cancellation.
+
+Write i = x_t, a = alpha_t / alpha_s, p for the estimate and D = alpha_t + sigma_t pi_i, with
+sigma = 1 - alpha. Bayes' rule, averaged over p, is
+
+    r(j) = (1 - a) [alpha_s p_j / sigma_t + sigma_s pi_j V]                 for j != i,
+    r(i) = (a + (1 - a) pi_i) [alpha_s p_i / D + sigma_s V],
+    V    = (1 - p_i) / sigma_t + p_i pi_i / D,
+
+free of a division by pi (which may be zero). The *carry* kernel, c delta(x_t) + (1 - c) p with
+c = sigma_s / sigma_t, keeps the same marginals and draws no fresh class from pi; the step is
+(1 - eta^2) carry + eta^2 Bayes. Both are mixtures of three laws,
+
+    r = A p + B pi + C delta_i,    A = (1 - a) alpha_s / sigma_t,    B = (1 - a) sigma_s V,
+    C = a (sigma_s / sigma_t) [1 - p_i + p_i (sigma_t pi_i + alpha_s) / D],
+
+so that a draw needs the distribution function of p alone.
+
+References:
+    Structured Denoising Diffusion Models in Discrete State-Spaces (Austin et al., 2021), eqs. 3-4.
+    https://arxiv.org/abs/2107.03006
+    Denoising Diffusion Implicit Models (Song et al., 2021), appendix A (the carry kernel).
+    https://arxiv.org/abs/2010.02502
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from structdiff.processes.draws import draw_class
+from structdiff.processes.transitions.base import Reverse
+
+__all__ = ["RankOneStep"]
+
+
+class RankOneStep(Reverse):
+    """A step between two levels, 0-dim float64.
+
+    Arguments:
+        alpha_t: Survival at the start.
+        sigma_t: 1 - alpha_t.
+        alpha_s: Survival at the end.
+        sigma_s: 1 - alpha_s.
+        bayes: Share eta^2 of the Bayes kernel.
+        law: The stationary law.
+        redraw: Draws from it.
+    """
+
+    def __init__(
+        self,
+        alpha_t: Tensor,
+        sigma_t: Tensor,
+        alpha_s: Tensor,
+        sigma_s: Tensor,
+        bayes: float,
+        law: Tensor,
+        redraw: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.alpha_t, self.sigma_t, self.alpha_s, self.sigma_s = alpha_t, sigma_t, alpha_s, sigma_s
+        self.bayes, self.law, self.redraw = bayes, law, redraw
+
+    def log_kernel(self, log_p: Tensor, x_t: Tensor) -> Tensor:
+        """Log-probabilities of x_s over the S symbols."""
+        log_p = F.pad(log_p, (0, len(self.law) - log_p.shape[-1]), value=-torch.inf)
+        at = x_t.unsqueeze(-1)
+        if self.bayes == 1:
+            return self._log_bayes(log_p, at)
+        log_carry = self._log_carry(log_p, at)
+        if self.bayes == 0:
+            return log_carry
+        return torch.logaddexp(
+            log_carry + math.log1p(-self.bayes), self._log_bayes(log_p, at) + math.log(self.bayes)
+        )
+
+    def _log_carry(self, log_p: Tensor, at: Tensor) -> Tensor:
+        c = self.sigma_s / self.sigma_t
+        fresh = log_p + torch.log1p(-c)
+        stay = torch.logaddexp(fresh.gather(-1, at), torch.log(c).to(fresh))
+        return fresh.scatter(-1, at, stay)
+
+    def _log_bayes(self, log_p: Tensor, at: Tensor) -> Tensor:
+        log_law = self.law.to(log_p).log()
+        log_p_i, log_pi_i = log_p.gather(-1, at).clamp(max=0), log_law[at]
+        pi_i = log_pi_i.exp()
+        a = self.alpha_t / self.alpha_s
+        scale = torch.log(self.alpha_t + self.sigma_t * pi_i)
+        others = torch.log(-torch.expm1(log_p_i)) - torch.log(self.sigma_t)
+        log_v = torch.logaddexp(others, log_p_i + log_pi_i - scale)
+        from_data = torch.log((1 - a) * self.alpha_s / self.sigma_t)
+        from_noise = torch.log((1 - a) * self.sigma_s)
+        away = torch.logaddexp(log_p + from_data, log_law + log_v + from_noise)
+        stay = torch.logaddexp(
+            log_p_i + torch.log(self.alpha_s) - scale, log_v + torch.log(self.sigma_s)
+        )
+        return away.scatter(-1, at, stay + torch.log(a + (1 - a) * pi_i))
+
+    def draw(self, log_p: Tensor, x_t: Tensor, uniform: Tensor) -> Tensor:
+        """Which of the three laws, then a draw of it, from one number."""
+        data, noise, stay = (share.double() for share in self.shares(log_p, x_t))
+        place = uniform * (data + noise + stay)
+        fresh = self.redraw((place - stay) / noise)
+        clean = draw_class(log_p, ((place - stay - noise) / data).clamp(0, 1))
+        moved = torch.where(place < stay + noise, fresh, clean)
+        return torch.where(place < stay, x_t, moved)
+
+    def shares(self, log_p: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A, B and C, of the shape of x_t."""
+        inside = x_t < log_p.shape[-1]
+        at = x_t.clamp(max=log_p.shape[-1] - 1).unsqueeze(-1)
+        p_i = torch.where(inside, log_p.gather(-1, at).squeeze(-1).exp(), 0.0)
+        pi_i = self.law.to(log_p)[x_t]
+        a, c = self.alpha_t / self.alpha_s, self.sigma_s / self.sigma_t
+        scale = self.alpha_t + self.sigma_t * pi_i
+        others = 1 - p_i
+        data = torch.full_like(p_i, 1).mul_((1 - a) * self.alpha_s / self.sigma_t)
+        noise = (1 - a) * self.sigma_s * (others / self.sigma_t + p_i * pi_i / scale)
+        stay = a * c * (others + p_i * (self.sigma_t * pi_i + self.alpha_s) / scale)
+        share = self.bayes
+        return (
+            share * data + (1 - share) * (1 - c),
+            share * noise,
+            share * stay + (1 - share) * c,
+        )
