@@ -204,6 +204,19 @@ class Tractable(Markov, ABC):
         """
 
     @abstractmethod
+    def shift(self, estimate: Estimates, gradient: Any, x_t: State, t: Any) -> Estimates:
+        """The estimate when a term is added to log p_t; given entries stay.
+
+        Arguments:
+            estimate: Estimates at x_t.
+            gradient: Gradient of the term at x_t in the entries of the state, by leaf; on classes
+                its differences, term(j) - term(x_t) for the symbols j, `(rows, *event, S)`, with
+                which rates are multiplied as e^difference. Leaves that it does not name stay.
+            x_t: Noisy leaves.
+            t: Times.
+        """
+
+    @abstractmethod
     def mean(self, estimates: Estimates, weights: Any, rows: Any) -> Estimates:
         """Posterior mean of many estimates.
 

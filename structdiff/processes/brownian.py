@@ -19,6 +19,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -137,6 +138,14 @@ class Brownian(Leaf, Tractable):
         check_whole(held)
         truth = self.oracle(x_0, x_t, t).value
         return Estimate(torch.where(expand(held, truth), truth, estimate.value))
+
+    def shift(self, estimate: Estimate, gradient: Tensor, x_t: Tensor, t: Tensor) -> Estimate:
+        """The tangent vector grows by tau times the gradient along exp_{x_t}(v) at v = 0."""
+        with torch.enable_grad():
+            v = torch.zeros_like(estimate.value).requires_grad_()
+            (slope,) = torch.autograd.grad(self.manifold.exp(x_t.detach(), v), v, gradient)
+        moved = self.free(expand(self.tau(t, x_t), slope) * slope)
+        return replace(estimate, value=estimate.value + moved)
 
     def mean(self, estimates: Estimate, weights: Tensor, rows: Tensor) -> Estimate:
         """Weighted mean of the tangent vectors."""

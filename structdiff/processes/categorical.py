@@ -11,7 +11,8 @@ where x_t cannot come from noise x_0 = x_t (carry-over), and a class that does n
 excluded.
 
 Weights may be put on the next symbol: an estimate's extra `tilt`, `(rows, *event, S)`, is added to
-the log-probabilities of each step, which are normalised again (guidance of rates).
+the log-probabilities of each step, which are normalised again, and multiplies the rate from x_t to
+j by e^(tilt_j - tilt_{x_t}) (guidance of rates).
 
 References:
     Structured Denoising Diffusion Models in Discrete State-Spaces (Austin et al., 2021), eqs. 3-4.
@@ -23,6 +24,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -34,7 +36,7 @@ from structdiff.processes.draws import draw_class, log_probabilities
 from structdiff.processes.leaf import Leaf, check_falling, expand, sum_event
 from structdiff.processes.transitions.base import Jump, Kernel, Leap, Reverse, Transition
 from structdiff.random import Randomness
-from structdiff.schedules import CLEAN, Schedule
+from structdiff.schedules import Schedule
 
 __all__ = ["Categorical"]
 
@@ -115,13 +117,13 @@ class Categorical(Leaf, Finite):
         del t
         return sum_event(self.free(self.stationary.to(x_1.device)[x_1].log().float()))
 
-    def kernel(self, s: Tensor, t: Tensor, x: Tensor) -> Kernel:
-        """q(x_t | x_s), for states like x."""
+    def kernel(self, s: Tensor | None, t: Tensor, x: Tensor) -> Kernel:
+        """q(x_t | x_s), for states like x; s is None for clean data."""
         return self.transition.kernel(self.schedule, s, t, x)
 
     def from_clean(self, t: Tensor, x: Tensor) -> Kernel:
         """q(x_t | x_0), for states like x."""
-        return self.kernel(torch.full_like(t, CLEAN), t, x)
+        return self.kernel(None, t, x)
 
     def diffuse(self, x_0: Tensor, t: Tensor, random: Randomness) -> Tensor:
         """A draw of q(x_t | x_0)."""
@@ -173,9 +175,19 @@ class Categorical(Leaf, Finite):
     def impose(
         self, estimate: Estimate, x_0: Tensor, held: Tensor, x_t: Tensor, t: Tensor
     ) -> Estimate:
-        """The oracle at held rows."""
+        """The oracle at held rows, without a tilt."""
         truth = self.oracle(x_0, x_t, t).value
-        return Estimate(torch.where(expand(held, truth), truth, estimate.value))
+        extras = {
+            name: torch.where(expand(held, extra), 0.0, extra) if name == "tilt" else extra
+            for name, extra in estimate.extras.items()
+        }
+        return Estimate(torch.where(expand(held, truth), truth, estimate.value), extras)
+
+    def shift(self, estimate: Estimate, gradient: Tensor, x_t: Tensor, t: Tensor) -> Estimate:
+        """The differences, within +-80 (e^-80 is never), are added to the tilt."""
+        del x_t, t
+        tilt = self.free(gradient).clamp(-80, 80) + estimate.extras.get("tilt", 0.0)
+        return replace(estimate, extras={**estimate.extras, "tilt": tilt})
 
     def mean(self, estimates: Estimate, weights: Tensor, rows: Tensor) -> Estimate:
         """Weighted mean of the probabilities."""
@@ -225,7 +237,8 @@ class Categorical(Leaf, Finite):
 
     def rates(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
         """Rates of the time reversal, per unit of t, `(rows, *event, S)`; zero at x_t."""
-        return self.transition.rates(estimate.value, x_t, self.jump(t, x_t))
+        rates = self.transition.rates(estimate.value, x_t, self.jump(t, x_t))
+        return rates * self.tilt_from(x_t, estimate).exp()
 
     def ratios(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
         """log sum_k p_k Q_t(k, j) / Q_t(k, x_t), `(rows, *event, S)`."""
@@ -234,7 +247,14 @@ class Categorical(Leaf, Finite):
         mass = torch.full_like(column, -torch.inf)
         seen = log_p - column[..., : self.classes]
         mass[..., : self.classes] = torch.where(log_p == -torch.inf, log_p, seen)
-        return kernel.push(mass)
+        return kernel.push(mass) + self.tilt_from(x_t, estimate)
+
+    def tilt_from(self, x_t: Tensor, estimate: Estimate) -> Tensor:
+        """tilt_j - tilt_{x_t} for the symbols j, `(rows, *event, S)`, or zero, `()`."""
+        tilt = estimate.extras.get("tilt")
+        if tilt is None:
+            return estimate.value.new_zeros(())
+        return tilt - tilt.gather(-1, x_t.unsqueeze(-1))
 
     def log_kernel(self, estimate: Estimate, x_t: Tensor, coefficients: Reverse) -> Tensor:
         """Log-probabilities of x_s over the S symbols, `(rows, *event, S)`."""
@@ -257,15 +277,16 @@ class Categorical(Leaf, Finite):
         weights: Sequence[Tensor],
         x_t: Tensor,
     ) -> Estimate:
-        """Weighted sum of probabilities, clipped at zero and renormalised."""
+        """Weighted sum of probabilities, clipped at zero and renormalised; the latest extras."""
         if len(weights) == 1:
             return history[0][1]
         pairs = zip(weights, history, strict=False)
         p = sum((w * past.value.exp() for w, (_, past) in pairs), torch.zeros(())).clamp(min=0)
-        return Estimate(self.exclude(torch.log(p / p.sum(-1, keepdim=True)), x_t))
+        value = self.exclude(torch.log(p / p.sum(-1, keepdim=True)), x_t)
+        return replace(history[0][1], value=value)
 
     def tilt(self, estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
-        """Weighted sum of log-probabilities, normalised.
+        """Weighted sum of log-probabilities, normalised, and of tilts.
 
         What a law of positive weight excludes stays excluded; where such laws exclude all
         classes between them, the last one stands. What a law of negative weight excludes counts
@@ -275,7 +296,10 @@ class Categorical(Leaf, Finite):
         total = torch.stack([w * (x if w > 0 else x.clamp(min=-80)) for w, x in pairs]).sum(0)
         nothing = (total == -torch.inf).all(-1, keepdim=True)
         last = [x for w, x in pairs if w > 0][-1]
-        return Estimate(torch.log_softmax(torch.where(nothing, last, total), -1))
+        pairs = [(w, one.extras) for w, one in zip(weights, estimates, strict=True)]
+        tilts = [w * extras["tilt"] for w, extras in pairs if "tilt" in extras]
+        extras = {"tilt": torch.stack(tilts).sum(0)} if tilts else {}
+        return Estimate(torch.log_softmax(torch.where(nothing, last, total), -1), extras)
 
     def standard(self) -> Categorical:
         """Itself: a class has no units."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -165,6 +166,17 @@ class Gaussian(Leaf, Tractable):
         """The known rows, placed in the frame of the estimate."""
         del x_t, t
         return Estimate(self.graft(estimate.value, x_0, held))
+
+    def shift(self, estimate: Estimate, gradient: Tensor, x_t: Tensor, t: Tensor) -> Estimate:
+        """The mean moves by sigma^2 / alpha times the gradient, in the subspace.
+
+        Where alpha is lost beside sigma, so that this would multiply rounding, nothing moves.
+        """
+        level = self.level(t, x_t)
+        seen = level.alpha > torch.finfo(x_t.dtype).eps ** 0.5 * level.sigma
+        scale = torch.where(seen, level.sigma**2 / torch.where(seen, level.alpha, 1.0), 0.0)
+        moved = self.free(self.project(scale * gradient))
+        return replace(estimate, value=estimate.value + moved)
 
     def mean(self, estimates: Estimate, weights: Tensor, rows: Tensor) -> Estimate:
         """Weighted mean of the points."""

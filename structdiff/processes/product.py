@@ -234,6 +234,14 @@ class _TractableProduct(_MarkovProduct, Tractable):
             )
         )
 
+    def shift(self, estimate: Record, gradient: Record, x_t: Record, t: Any) -> Record:
+        """At the leaves that `gradient` names."""
+        return self._each(
+            lambda n, p: (
+                p.shift(estimate[n], gradient[n], x_t[n], t[n]) if n in gradient else estimate[n]
+            )
+        )
+
     def mean(self, estimates: Record, weights: Record, rows: Record) -> Record:
         """Per leaf; the weights are those of whole records, spread to rows."""
         return self._each(lambda n, p: p.mean(estimates[n], weights[n], rows[n]))

@@ -113,8 +113,8 @@ class Transition(nn.Module, ABC):
         """Symbols of the stationary law at float64 quantiles."""
 
     @abstractmethod
-    def kernel(self, schedule: Schedule, s: Tensor, t: Tensor, x: Tensor) -> Kernel:
-        """The kernel from s to t, `()` or `(rows,)`, for states like x; s may be `CLEAN`."""
+    def kernel(self, schedule: Schedule, s: Tensor | None, t: Tensor, x: Tensor) -> Kernel:
+        """The kernel from s (None for clean data) to t, `()` or `(rows,)`, for states like x."""
 
     @abstractmethod
     def reverse(

@@ -46,6 +46,7 @@ class RankOne(Transition):
         super().__init__(classes, law)
         self.register_buffer("edges", law.cumsum(0) / law.sum(), persistent=False)
         self.even = bool((law == law[0]).all())
+        self.only = int(law.argmax()) if bool((law == 1).any()) else None
         self.everywhere = bool((law > 0).all())
         self.inside = bool((law[:classes] > 0).any())
 
@@ -56,20 +57,23 @@ class RankOne(Transition):
 
     def redraw(self, uniform: Tensor) -> Tensor:
         """Symbols from the stationary law by inverse CDF."""
+        if self.only is not None:
+            return torch.full_like(uniform, self.only, dtype=torch.long)
         if self.even:
             return (uniform * self.symbols).long().clamp_(0, self.symbols - 1)
-        index = torch.searchsorted(self.edges.to(uniform.device), uniform.double().contiguous(), right=True)
+        index = torch.searchsorted(
+            self.edges.to(uniform.device), uniform.double().contiguous(), right=True
+        )
         return index.clamp_(max=self.symbols - 1)
 
-    def kernel(self, schedule: Schedule, s: Tensor, t: Tensor, x: Tensor) -> Kernel:
+    def kernel(self, schedule: Schedule, s: Tensor | None, t: Tensor, x: Tensor) -> Kernel:
         """Keep with probability alpha_t / alpha_s, else redraw."""
         dtype = torch.promote_types(t.dtype, torch.float32)
-        past, level = schedule(s), schedule(t)
-        same = level.alpha == past.alpha
-        keep = torch.where(same, 1.0, level.alpha / past.alpha)
-        move = torch.where(same, 0.0, (level.sigma - past.sigma) / past.alpha)
-        shaped = (expand(value.to(x.device, dtype), x) for value in (keep, move))
-        return RankOneKernel(*shaped, self)
+        keep = schedule.alpha(t)
+        if s is not None:
+            past = schedule.alpha(s)
+            keep = torch.where(keep == past, 1.0, keep / past)
+        return RankOneKernel(expand(keep.to(x.device), x), dtype, self)
 
     def reverse(
         self, schedule: Schedule, times: Tensor, eta: float, x: Tensor
@@ -107,35 +111,43 @@ class RankOneKernel(Kernel):
     """Keep a row or redraw it.
 
     Arguments:
-        keep: Probability to keep.
-        move: 1 - keep.
+        keep: Probability to keep, float64.
+        dtype: Precision of log-probabilities.
         transition: Where to redraw from.
     """
 
-    def __init__(self, keep: Tensor, move: Tensor, transition: RankOne) -> None:
-        self.keep, self.move, self.transition = keep, move, transition
+    def __init__(self, keep: Tensor, dtype: torch.dtype, transition: RankOne) -> None:
+        self.keep, self.dtype, self.transition = keep, dtype, transition
 
     def draw(self, x_s: Tensor, uniform: Tensor) -> Tensor:
         """One number says whether the row stays, and where it goes if not."""
-        fresh = self.transition.redraw((uniform - self.keep) / self.move)
-        return torch.where(uniform < self.keep, x_s, fresh)
+        beyond = uniform - self.keep
+        return torch.where(beyond < 0, x_s, self.transition.redraw(beyond.div_(1 - self.keep)))
+
+    def _law(self, x_t: Tensor) -> Tensor:
+        return self.transition.stationary.to(x_t.device)
 
     def log_prob(self, x_t: Tensor, x_s: Tensor) -> Tensor:
         """log(keep [x_t = x_s] + move pi(x_t))."""
-        law = self.transition.stationary.to(x_t.device)[x_t]
-        return torch.log(self.keep * (x_t == x_s) + self.move * law)
+        law = self._law(x_t)[x_t]
+        return torch.log(self.keep * (x_t == x_s) + (1 - self.keep) * law).to(self.dtype)
 
     def column(self, x_t: Tensor) -> Tensor:
         """log(keep [j = x_t] + move pi(x_t))."""
-        mass = self.move * self.transition.stationary.to(x_t.device, self.move.dtype)[x_t]
-        away = mass.log().unsqueeze(-1).expand(*mass.shape, self.transition.symbols)
-        return away.scatter(-1, x_t.unsqueeze(-1), torch.log(self.keep + mass).unsqueeze(-1))
+        mass = (1 - self.keep) * self._law(x_t)[x_t]
+        stay = torch.log(self.keep + mass).to(self.dtype).unsqueeze(-1)
+        away = mass.log().to(self.dtype).unsqueeze(-1)
+        return away.repeat_interleave(self.transition.symbols, -1).scatter(
+            -1, x_t.unsqueeze(-1), stay
+        )
 
     def push(self, log_law: Tensor) -> Tensor:
         """log(keep law_i + move pi_i sum law)."""
         total = torch.logsumexp(log_law, -1, keepdim=True)
-        law = self.transition.stationary.to(log_law).log()
-        keep, move = (value.log().unsqueeze(-1) for value in (self.keep, self.move))
+        law = self._law(log_law).log().to(log_law)
+        keep, move = (
+            value.log().to(log_law).unsqueeze(-1) for value in (self.keep, 1 - self.keep)
+        )
         return torch.logaddexp(log_law + keep, law + total + move)
 
 

@@ -39,58 +39,56 @@ from structdiff.processes.transitions.base import Jump
 __all__ = ["divergence_rate", "reverse_rates"]
 
 
+def _odds(jump: Jump, like: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha / sigma, finite where nothing is noisy, and beta; of the shape of `like`."""
+    odds = jump.alpha / jump.sigma.clamp(min=1e-12)
+    return odds.expand_as(like), jump.beta.expand_as(like)
+
+
 def _own(log_p: Tensor, x: Tensor) -> Tensor:
-    """log p at a symbol; -inf for one that is no class."""
+    """log p at symbols `(..., n)`; -inf at one that is no class."""
     classes = log_p.shape[-1]
-    at = log_p.gather(-1, x.clamp(max=classes - 1).unsqueeze(-1)).squeeze(-1)
-    return torch.where(x < classes, at, -torch.inf)
+    return torch.where(x < classes, log_p.gather(-1, x.clamp(max=classes - 1)), -torch.inf)
 
 
-def _weight(log_p: Tensor, x_t: Tensor, law: Tensor, jump: Jump) -> Tensor:
+def _weight(log_p_i: Tensor, pi_i: Tensor, jump: Jump) -> Tensor:
     """W, of the shape of x_t."""
-    log_p_i, pi_i = _own(log_p, x_t), law[x_t]
     noise = jump.sigma * pi_i / (jump.alpha + jump.sigma * pi_i)
     return noise * log_p_i.exp() - torch.expm1(log_p_i)
 
 
 def reverse_rates(law: Tensor, log_p: Tensor, x_t: Tensor, jump: Jump) -> Tensor:
     """beta z_j, `(..., S)`, zero at x_t."""
-    law = law.to(log_p)
+    law, at = law.to(log_p), x_t.unsqueeze(-1)
+    odds, beta = _odds(jump, x_t)
+    weight = _weight(_own(log_p, at).squeeze(-1), law[x_t], jump).clamp(min=0)
     p = F.pad(log_p.exp(), (0, len(law) - log_p.shape[-1]))
-    weight = _weight(log_p, x_t, law, jump).clamp(min=0)
-    odds, beta = (
-        (value + torch.zeros_like(weight)).unsqueeze(-1)
-        for value in (jump.alpha / jump.sigma, jump.beta)
-    )
-    away = beta * (odds * p + weight.unsqueeze(-1) * law)
-    return away.scatter(-1, x_t.unsqueeze(-1), 0.0)
+    away = odds.unsqueeze(-1) * p + weight.unsqueeze(-1) * law
+    return (beta.unsqueeze(-1) * away).scatter(-1, at, 0.0)
 
 
 class _MeanLog(torch.autograd.Function):
-    """sum_j pi_j log(A p_j + W pi_j) over the classes; keeps log p and numbers per row."""
+    """sum_j pi_j log(A p_j + W pi_j) over the classes, in few passes and with little memory.
+
+    With z_j the argument of the logarithm, the derivative by log p_j is pi_j (1 - W pi_j / z_j).
+    """
 
     @staticmethod
     def forward(ctx: Any, log_p: Tensor, weight: Tensor, odds: Tensor, law: Tensor) -> Tensor:
-        ctx.save_for_backward(log_p, weight, odds, law)
-        z = _z(log_p, weight, odds, law)
-        return z.log_() @ law
+        # softmax is exp here, and the fastest one there is.
+        z = torch.softmax(log_p, -1).mul_(odds.unsqueeze(-1))
+        z.addcmul_(weight.unsqueeze(-1), law.clamp(min=1e-30))
+        ctx.save_for_backward(z, weight, law)
+        return z.log() @ law
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        log_p, weight, odds, law = ctx.saved_tensors
-        (grad,) = grads
-        share = _z(log_p, weight, odds, law).reciprocal_().mul_(law)
+        z, weight, law = ctx.saved_tensors
+        grad = grads[0]
+        share = z.reciprocal().mul_(law)
         to_weight = grad * (share @ law)
-        # The sum of these is sum_j pi_j A p_j / z_j, with W pi_j / z_j the rest of each pi_j.
-        share.mul_(law).mul_(-weight.unsqueeze(-1)).add_(law).mul_(grad.unsqueeze(-1))
+        share.mul_((-weight * grad).unsqueeze(-1)).add_(grad.unsqueeze(-1)).mul_(law)
         return share, to_weight, None, None
-
-
-def _z(log_p: Tensor, weight: Tensor, odds: Tensor, law: Tensor) -> Tensor:
-    """A p_j + W pi_j; classes of no weight in the sum are 1."""
-    z = torch.softmax(log_p, -1).mul_(odds.unsqueeze(-1))
-    z.addcmul_(weight.unsqueeze(-1), law)
-    return z.masked_fill_(law == 0, 1.0).clamp_(min=torch.finfo(z.dtype).tiny)
 
 
 def divergence_rate(
@@ -106,30 +104,28 @@ def divergence_rate(
         jump: The time.
         inside: Whether noise may be a class of the data.
     """
-    law = law.to(log_p)
-    classes, same = log_p.shape[-1], x_0 == x_t
-    log_law = torch.where(law > 0, law.log(), 0.0)
-    odds, beta = (
-        value + torch.zeros_like(log_p[..., 0]) for value in (jump.alpha / jump.sigma, jump.beta)
-    )
+    law, classes = law.to(log_p), log_p.shape[-1]
+    odds, beta = _odds(jump, log_p[..., 0])
+    log_p_i, log_p_l = _own(log_p, torch.stack([x_t, x_0], -1)).unbind(-1)
     pi_i, pi_l, tiny = law[x_t], law[x_0], torch.finfo(log_p.dtype).tiny
-    weight = _weight(log_p, x_t, law, jump).clamp(min=tiny)
-    log_weight = weight.log()
+    weight = _weight(log_p_i, pi_i, jump).clamp(min=tiny)
+    p_i = log_p_i.exp()
+    mean_log = law[classes:].sum() * weight.log() + torch.xlogy(law, law)[classes:].sum()
+    if inside:
+        classed: Tensor = _MeanLog.apply(log_p, weight, odds, law[:classes])  # type: ignore[no-untyped-call]
+        mean_log = mean_log + classed
+    z_i = (odds * p_i + weight * pi_i).clamp(min=tiny)
+    z_l = (odds * log_p_l.exp() + weight * pi_l).clamp(min=tiny)
+
+    same = x_0 == x_t
     true = torch.where(same, jump.sigma * pi_i / (jump.alpha + jump.sigma * pi_i), 1.0)
     jumps = torch.where(same, 0.0, odds)
-
-    mean_log = law[classes:].sum() * log_weight + law[classes:] @ log_law[classes:]
-    if inside:
-        mean_log = mean_log + _MeanLog.apply(log_p, weight, odds, law[:classes])  # type: ignore
-    p_i = _own(log_p, x_t).exp()
-    z_i = (odds * p_i + weight * pi_i).clamp(min=tiny)
-    z_l = (odds * _own(log_p, x_0).exp() + weight * pi_l).clamp(min=tiny)
     cross = jumps * z_l.log() + true * (mean_log - pi_i * z_i.log())
+    rest = torch.xlogy(law, law).sum() - torch.xlogy(pi_i, pi_i)
     own = torch.where(
         same,
-        torch.xlogy(true, true) * (1 - pi_i) + true * (law @ log_law - pi_i * log_law[x_t]),
-        torch.xlogy(odds + pi_l, odds + pi_l)
-        + (law @ log_law - pi_l * log_law[x_0] - pi_i * log_law[x_t]),
+        torch.xlogy(true, true) * (1 - pi_i) + true * rest,
+        torch.xlogy(odds + pi_l, odds + pi_l) + rest - torch.xlogy(pi_l, pi_l),
     )
     total = odds * (1 - p_i) + weight * (1 - pi_i) - jumps - true * (1 - pi_i) + own - cross
     return beta * torch.where(pi_i > 0, total, 0.0)

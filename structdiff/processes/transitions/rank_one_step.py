@@ -11,8 +11,9 @@ free of a division by pi (which may be zero). The *carry* kernel, c delta(x_t) +
 c = sigma_s / sigma_t, keeps the same marginals and draws no fresh class from pi; the step is
 (1 - eta^2) carry + eta^2 Bayes. Both are mixtures of three laws,
 
-    r = A p + B pi + C delta_i,    A = (1 - a) alpha_s / sigma_t,    B = (1 - a) sigma_s V,
-    C = a (sigma_s / sigma_t) [1 - p_i + p_i (sigma_t pi_i + alpha_s) / D],
+    r = A p + B pi + C delta_i,              A = (1 - a) alpha_s / sigma_t,
+    B = (1 - a) (sigma_s / sigma_t) (1 - alpha_t p_i / D),
+    C = a (sigma_s / sigma_t) (1 + (alpha_s - alpha_t) p_i / D),
 
 so that a draw needs the distribution function of p alone.
 
@@ -101,28 +102,21 @@ class RankOneStep(Reverse):
 
     def draw(self, log_p: Tensor, x_t: Tensor, uniform: Tensor) -> Tensor:
         """Which of the three laws, then a draw of it, from one number."""
-        data, noise, stay = (share.double() for share in self.shares(log_p, x_t))
-        place = uniform * (data + noise + stay)
-        fresh = self.redraw((place - stay) / noise)
-        clean = draw_class(log_p, ((place - stay - noise) / data).clamp(0, 1))
-        moved = torch.where(place < stay + noise, fresh, clean)
-        return torch.where(place < stay, x_t, moved)
+        data, noise, stay = self.shares(log_p, x_t)
+        place = uniform * (data + noise + stay) - stay
+        fresh = self.redraw(place / noise)
+        clean = draw_class(log_p, ((place - noise) / data).clamp_(0, 1))
+        return torch.where(place < 0, x_t, torch.where(place < noise, fresh, clean))
 
     def shares(self, log_p: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A, B and C, of the shape of x_t."""
-        inside = x_t < log_p.shape[-1]
+        """A, and B and C of the shape of x_t; float64."""
         at = x_t.clamp(max=log_p.shape[-1] - 1).unsqueeze(-1)
-        p_i = torch.where(inside, log_p.gather(-1, at).squeeze(-1).exp(), 0.0)
-        pi_i = self.law.to(log_p)[x_t]
-        a, c = self.alpha_t / self.alpha_s, self.sigma_s / self.sigma_t
-        scale = self.alpha_t + self.sigma_t * pi_i
-        others = 1 - p_i
-        data = torch.full_like(p_i, 1).mul_((1 - a) * self.alpha_s / self.sigma_t)
-        noise = (1 - a) * self.sigma_s * (others / self.sigma_t + p_i * pi_i / scale)
-        stay = a * c * (others + p_i * (self.sigma_t * pi_i + self.alpha_s) / scale)
-        share = self.bayes
-        return (
-            share * data + (1 - share) * (1 - c),
-            share * noise,
-            share * stay + (1 - share) * c,
-        )
+        p_i = log_p.gather(-1, at).squeeze(-1).double().exp_()
+        if len(self.law) > log_p.shape[-1]:
+            p_i *= x_t < log_p.shape[-1]
+        q = p_i / (self.alpha_t + self.sigma_t * self.law.to(x_t.device)[x_t])
+        a, c, share = self.alpha_t / self.alpha_s, self.sigma_s / self.sigma_t, self.bayes
+        data = share * (1 - a) * self.alpha_s / self.sigma_t + (1 - share) * (1 - c)
+        noise = (1 - self.alpha_t * q).clamp_(min=0).mul_(share * (1 - a) * c)
+        stay = (self.alpha_s - self.alpha_t) * q + 1
+        return data, noise, stay.mul_(share * a * c).add_((1 - share) * c)
