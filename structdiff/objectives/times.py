@@ -4,8 +4,12 @@ Low-discrepancy draws cut [0, 1] in as many parts as there are samples and draw 
 all, t_j = F^-1((j + u) / samples): the mean loss has less variance and the same expectation.
 Several processes that share a batch, and one u, draw the times that one process would.
 
+A law has a density p(t) = 1 / (d F^-1 / du), so that a loss drawn from one law estimates an
+integral over time, that of f(t) dt as the mean of f(t) / p(t): the choice changes the variance
+and not the bound.
+
 References:
-    Variational Diffusion Models (Kingma et al., 2021), appendix I.1.
+    Variational Diffusion Models (Kingma et al., 2021), section 5.1 and appendix I.1.
     https://arxiv.org/abs/2107.00630
     Elucidating the Design Space of Diffusion-Based Generative Models (Karras et al., 2022),
     table 1.
@@ -14,6 +18,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import final
 
@@ -24,7 +29,17 @@ from structdiff.batch import Part
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule
 
-__all__ = ["NormalClock", "TimeDistribution", "UniformTimes"]
+__all__ = ["NormalClock", "TimeDistribution", "UniformClock", "UniformTimes"]
+
+POINTS = 4097
+"""Size of the tables of quantile functions that are the inverse of something else."""
+
+
+def check_range(low: float, high: float) -> None:
+    """Refuse times out of order or outside [0, 1]."""
+    if not 0 <= low < high <= 1:
+        msg = f"low and high must satisfy 0 <= low < high <= 1, got {low} and {high}"
+        raise ValueError(msg)
 
 
 class TimeDistribution(ABC):
@@ -33,6 +48,10 @@ class TimeDistribution(ABC):
     @abstractmethod
     def quantile(self, u: Tensor) -> Tensor:
         """Inverse distribution function: u in (0, 1) to times in [0, 1]."""
+
+    @abstractmethod
+    def density(self, t: Tensor) -> Tensor:
+        """Density with respect to dt at times of any shape, float64; 0 out of the law's range."""
 
     @final
     def draw(self, samples: int, random: Randomness, *, part: Part | None = None) -> Tensor:
@@ -61,17 +80,73 @@ class UniformTimes(TimeDistribution):
     """
 
     def __init__(self, low: float = 1e-4, high: float = 1.0) -> None:
-        if not 0 <= low < high <= 1:
-            msg = f"low and high must satisfy 0 <= low < high <= 1, got {low} and {high}"
-            raise ValueError(msg)
+        check_range(low, high)
         self.low, self.high = low, high
 
     def quantile(self, u: Tensor) -> Tensor:
         """Linear."""
         return self.low + u * (self.high - self.low)
 
+    def density(self, t: Tensor) -> Tensor:
+        """1 / (high - low)."""
+        t = t.double()
+        return ((t >= self.low) & (t <= self.high)).double() / (self.high - self.low)
 
-class NormalClock(TimeDistribution):
+
+class _Tabulated(TimeDistribution):
+    """Quantiles linear between the points of a table; the density is constant between them."""
+
+    def __init__(self, table: Tensor) -> None:
+        self.table = table
+
+    @final
+    def quantile(self, u: Tensor) -> Tensor:
+        """Linear between two points of the table."""
+        place = u.double().clamp(0, 1) * (len(self.table) - 1)
+        index = place.floor().long().clamp(max=len(self.table) - 2)
+        return torch.lerp(self.table[index], self.table[index + 1], place - index)
+
+    @final
+    def density(self, t: Tensor) -> Tensor:
+        """Equal probability between any two points, over their distance."""
+        t, table = t.double(), self.table.to(t.device)
+        index = torch.searchsorted(table, t.contiguous(), right=True) - 1
+        index = index.clamp(0, len(table) - 2)
+        width = (table[index + 1] - table[index]) * (len(table) - 1)
+        return torch.where((t >= table[0]) & (t <= table[-1]), 1 / width, 0.0)
+
+
+class UniformClock(_Tabulated):
+    """The clock is uniform between its values at two times, and so is the log-SNR.
+
+    Under this law the continuous bound of a Gaussian weighs all errors of the noise alike. A
+    chain's alpha is uniform under `UniformTimes` with the schedule `Flow`.
+
+    Arguments:
+        schedule: The schedule that turns clocks into times.
+        low: Earliest time.
+        high: Latest time.
+
+    Raises:
+        ValueError: If 0 <= low < high <= 1 does not hold, or the clock at an end is infinite.
+
+    Example:
+        >>> from structdiff.schedules import Flow
+        >>> UniformClock(Flow(), 0.1, 0.9).quantile(torch.tensor([0.25, 0.5])).tolist()
+        [0.25, 0.5]
+    """
+
+    def __init__(self, schedule: Schedule, low: float = 1e-4, high: float = 1 - 1e-4) -> None:
+        check_range(low, high)
+        first, last = schedule(torch.tensor([low, high], dtype=torch.float64)).clock.tolist()
+        if not (math.isfinite(first) and math.isfinite(last)):
+            must = "the clock must be finite at low and high"
+            msg = f"{must}, got {first} at {low} and {last} at {high}: move them inside (0, 1)"
+            raise ValueError(msg)
+        super().__init__(schedule.time(torch.linspace(first, last, POINTS, dtype=torch.float64)))
+
+
+class NormalClock(_Tabulated):
     """log(sigma / alpha) is normal, truncated to the schedule's range (EDM training).
 
     Arguments:
@@ -89,13 +164,6 @@ class NormalClock(TimeDistribution):
             raise ValueError(msg)
         ends = -schedule(torch.tensor([0.0, 1.0])).clock
         low, high = torch.special.ndtr((ends - mean) / std)
-        # The quantile function is tabulated once: it is the inverse of two inverses.
-        inside = torch.linspace(0, 1, 4097, dtype=torch.float64) * (high - low) + low
+        inside = torch.linspace(0, 1, POINTS, dtype=torch.float64) * (high - low) + low
         normal = torch.special.ndtri(inside.clamp(1e-12, 1 - 1e-12))
-        self.table = schedule.time(-(mean + std * normal))
-
-    def quantile(self, u: Tensor) -> Tensor:
-        """Normal quantiles read as clocks, linear between 4,097 points."""
-        place = u.clamp(0, 1) * (len(self.table) - 1)
-        index = place.floor().long().clamp(max=len(self.table) - 2)
-        return torch.lerp(self.table[index], self.table[index + 1], place - index)
+        super().__init__(schedule.time(-(mean + std * normal)))

@@ -168,9 +168,10 @@ class Brownian(Leaf, Tractable):
         ratio = torch.where(tau[:-1] > 0, tau[1:] / tau[:-1], 1.0)
         fresh = eta**2 * (1 - ratio)
         drift, noise = 1 - torch.sqrt(ratio * (1 - fresh)), torch.sqrt(tau[1:] * fresh)
-        moved = [value.to(self.known.device, self.known.dtype) for value in (drift, noise)]
-        rows = zip(*(value.unbind() for value in moved), (noise > 0).tolist(), strict=True)
-        return [BrownianStep(*row) for row in rows]
+        return [
+            BrownianStep(*row)
+            for row in self.per_step(1 + len(self.manifold.tangent), drift, noise)
+        ]
 
     def leap(self, times: Tensor) -> Sequence[BrownianStep]:
         """Steps of a geodesic random walk: exp[tau' h score + sqrt(tau' h) z], h = t - s.
@@ -178,15 +179,15 @@ class Brownian(Leaf, Tractable):
         Raises:
             ValueError: If times rise.
         """
-        exact, steps = self.plan(times, 1.0), []
-        tau = self.schedule(times).sigma ** 2
+        exact, tau = self.plan(times, 1.0), self.schedule(times).sigma ** 2
         share = 2 * self.schedule.slope(times)[:-1] * (times[:-1] - times[1:])
         noise = torch.sqrt(tau[:-1] * share)
-        for i, row in enumerate(zip(share, noise, strict=True)):
-            moved = (value.to(self.known.device, self.known.dtype) for value in row)
-            sound = bool(times[i + 1] >= 0)
-            steps.append(BrownianStep(*moved, bool(noise[i] > 0)) if sound else exact[i])
-        return steps
+        frozen = [
+            BrownianStep(*row)
+            for row in self.per_step(1 + len(self.manifold.tangent), share, noise)
+        ]
+        sound = (times[1:] >= 0).reshape(len(exact), -1).all(1).tolist()
+        return [a if good else b for a, b, good in zip(frozen, exact, sound, strict=True)]
 
     def move(
         self, x_t: Tensor, estimate: Estimate, coefficients: BrownianStep, random: Randomness

@@ -238,7 +238,9 @@ class Categorical(Leaf, Finite):
     def rates(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
         """Rates of the time reversal, per unit of t, `(rows, *event, S)`; zero at x_t."""
         rates = self.transition.rates(estimate.value, x_t, self.jump(t, x_t))
-        return rates * self.tilt_from(x_t, estimate).exp()
+        if "tilt" in estimate.extras:
+            rates = rates * self.tilt_from(x_t, estimate).exp()
+        return rates
 
     def ratios(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
         """log sum_k p_k Q_t(k, j) / Q_t(k, x_t), `(rows, *event, S)`."""
@@ -247,13 +249,14 @@ class Categorical(Leaf, Finite):
         mass = torch.full_like(column, -torch.inf)
         seen = log_p - column[..., : self.classes]
         mass[..., : self.classes] = torch.where(log_p == -torch.inf, log_p, seen)
-        return kernel.push(mass) + self.tilt_from(x_t, estimate)
+        log_ratios = kernel.push(mass)
+        if "tilt" in estimate.extras:
+            log_ratios = log_ratios + self.tilt_from(x_t, estimate)
+        return log_ratios
 
     def tilt_from(self, x_t: Tensor, estimate: Estimate) -> Tensor:
-        """tilt_j - tilt_{x_t} for the symbols j, `(rows, *event, S)`, or zero, `()`."""
-        tilt = estimate.extras.get("tilt")
-        if tilt is None:
-            return estimate.value.new_zeros(())
+        """tilt_j - tilt_{x_t} for the symbols j, `(rows, *event, S)`."""
+        tilt = estimate.extras["tilt"]
         return tilt - tilt.gather(-1, x_t.unsqueeze(-1))
 
     def log_kernel(self, estimate: Estimate, x_t: Tensor, coefficients: Reverse) -> Tensor:

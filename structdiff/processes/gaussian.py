@@ -205,9 +205,7 @@ class Gaussian(Leaf, Tractable):
         keep = ratio * torch.sqrt(1 - fresh)
         noise = level.sigma[1:] * torch.sqrt(fresh)
         data = alpha_s - alpha_t * keep
-        moved = [value.to(self.known.device, self.known.dtype) for value in (keep, data, noise)]
-        rows = zip(*(value.unbind() for value in moved), (noise > 0).tolist(), strict=True)
-        return [GaussianStep(*row) for row in rows]
+        return [GaussianStep(*row) for row in self.per_step(self.known.ndim, keep, data, noise)]
 
     def leap(self, times: Tensor) -> Sequence[GaussianStep]:
         """Euler-Maruyama steps of the reverse SDE, in t.
@@ -218,17 +216,15 @@ class Gaussian(Leaf, Tractable):
         Raises:
             ValueError: If times rise.
         """
-        exact, steps = self.plan(times, 1.0), []
-        level, device, dtype = self.schedule(times), self.known.device, self.known.dtype
+        exact, level = self.plan(times, 1.0), self.schedule(times)
         length = times[:-1] - times[1:]
         pull = 2 * self.schedule.slope(times)[:-1] * length
         keep = 1 + self.schedule.decay(times)[:-1] * length - pull
         data, noise = pull * level.alpha[:-1], level.sigma[:-1] * pull.sqrt()
         sound = (times[1:] >= 0) & torch.isfinite(level.clock[:-1])
-        for i, row in enumerate(zip(keep, data, noise, strict=True)):
-            moved = (value.to(device, dtype) for value in row)
-            steps.append(GaussianStep(*moved, bool(noise[i] > 0)) if sound[i] else exact[i])
-        return steps
+        sound = sound.reshape(len(sound), -1).all(1).tolist()
+        frozen = [GaussianStep(*row) for row in self.per_step(self.known.ndim, keep, data, noise)]
+        return [a if good else b for a, b, good in zip(frozen, exact, sound, strict=True)]
 
     def move(
         self, x_t: Tensor, estimate: Estimate, coefficients: GaussianStep, random: Randomness

@@ -155,6 +155,19 @@ class Leaf(Process, ABC):
         return Level(*(value.to(x.dtype) for value in self.exact_level(t, x)))
 
     @final
+    def per_step(self, axes: int, *numbers: Tensor) -> list[tuple[Any, ...]]:
+        """Coefficients `(steps,)` or `(steps, rows)` by step, and whether the last one is used.
+
+        They get the state's dtype and device and, where rows differ, this many axes.
+        """
+        moved = [value.to(self.known.device, self.known.dtype) for value in numbers]
+        used = (numbers[-1] > 0).reshape(len(numbers[-1]), -1).any(1).tolist()
+        steps = zip(*(value.unbind() for value in moved), strict=True)
+        like = self.known.new_empty((0,) * axes)
+        shaped = (tuple(expand(value, like) for value in step) for step in steps)
+        return [(*step, flag) for step, flag in zip(shaped, used, strict=True)]
+
+    @final
     def weights(self, rule: Rule, times: Tensor) -> Sequence[tuple[Tensor, ...]]:
         """Weights of each step without trailing zeros, as 0-dim tensors."""
         matrix = rule(self.schedule(times).clock)

@@ -1,6 +1,7 @@
 """Schedules: time to noise level, and grids of times."""
 
 from structdiff.schedules.base import CLEAN, Level, Schedule
+from structdiff.schedules.chains import LogLinear, MaskCosine, MutualInformation, Polynomial
 from structdiff.schedules.derived import Exploding, Shifted, Standard, ZeroTerminal, size_shift
 from structdiff.schedules.discrete import Discrete
 from structdiff.schedules.exploding import Geometric, Karras
@@ -22,6 +23,10 @@ __all__ = [
     "KarrasGrid",
     "Level",
     "Linear",
+    "LogLinear",
+    "MaskCosine",
+    "MutualInformation",
+    "Polynomial",
     "PowerTime",
     "Schedule",
     "Shifted",

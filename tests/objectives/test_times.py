@@ -13,13 +13,16 @@ from structdiff import Cosine, Generator, Karras, Linear
 from structdiff.batch import Batch, Part
 from structdiff.counter import Counter
 from structdiff.objectives import Denoising, NormalClock, TimeDistribution, UniformTimes
-from structdiff.schedules import Schedule
+from structdiff.objectives.times import UniformClock
+from structdiff.schedules import CLEAN, Discrete, Flow, Schedule, Survival
 
 LAWS = {
     "uniform": UniformTimes(),
     "part": UniformTimes(0.2, 0.6),
     "normal karras": NormalClock(Karras()),
     "normal cosine": NormalClock(Cosine(), mean=0.3, std=1.5),
+    "clock": UniformClock(Linear(), 1e-3, 1.0),
+    "clock of a chain": UniformClock(Survival(Discrete.ddpm(100)), 0.1, 0.95),
 }
 laws = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS.keys())
 
@@ -100,12 +103,58 @@ def test_normal_clock_is_a_truncated_normal(schedule: Schedule, mean: float, std
     torch.testing.assert_close(ours, torch.from_numpy(truth), rtol=0, atol=2e-3)
 
 
+@laws
+def test_density_is_one_over_the_slope_of_the_quantiles(law: TimeDistribution) -> None:
+    u = (torch.arange(0, 4096, 4, dtype=torch.float64)[:1000] + 0.5) / 4096  # between kinks
+    t, h = law.quantile(u), 1e-7
+    slope = (law.quantile(u + h) - law.quantile(u - h)) / (2 * h)
+    torch.testing.assert_close(law.density(t), 1 / slope, rtol=1e-5, atol=0)
+    assert law.density(t).dtype == law.density(t.float()).dtype == torch.float64
+    torch.testing.assert_close(law.density(t.reshape(10, 100)), law.density(t).reshape(10, 100))
+
+
+@laws
+def test_density_integrates_to_the_probability_of_each_part(law: TimeDistribution) -> None:
+    """Of the whole range 1, and of 20 parts the share of 100,000 draws; 0 outside."""
+    edges = torch.linspace(0, 1, 21, dtype=torch.float64)
+    fine = (torch.arange(400_000, dtype=torch.float64) + 0.5) / 400_000
+    mass = law.density(fine).reshape(20, -1).sum(1) / 400_000
+    assert float(mass.sum()) == pytest.approx(1, abs=2e-4)
+    drawn = law.draw(100_000, Generator(3))
+    share = torch.histogram(drawn, edges).hist / 100_000
+    # Low-discrepancy draws: each edge is off by at most one draw.
+    torch.testing.assert_close(mass, share, rtol=0, atol=2e-4)
+    first, last = law.quantile(torch.tensor([0.0, 1.0]).double()).tolist()
+    outside = torch.tensor([CLEAN, first - 1e-9, last + 1e-9], dtype=torch.float64)
+    assert law.density(outside).tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("schedule", [Karras(), Cosine()])
+def test_density_of_a_normal_clock_is_the_truncated_normals(schedule: Schedule) -> None:
+    """In the middle of the table's intervals, between the 1st and 99th percent."""
+    low, high = (-schedule(torch.tensor([0.0, 1.0]).double()).clock + 1.2).div(1.2).tolist()
+    law = NormalClock(schedule)
+    t = law.quantile((torch.arange(41, 4056, 41, dtype=torch.float64) + 0.5) / 4096)
+    clock = -schedule(t).clock
+    truth = stats.truncnorm.pdf(clock.numpy(), low, high, loc=-1.2, scale=1.2)
+    expected = torch.from_numpy(truth) * schedule.slope(t)
+    torch.testing.assert_close(law.density(t), expected, rtol=1e-4, atol=0)
+
+
+def test_a_uniform_clock_has_equally_spaced_clocks() -> None:
+    law = UniformClock(Cosine(), 0.01, 0.98)
+    clock = Cosine()(law.quantile(torch.linspace(0, 1, 65, dtype=torch.float64))).clock
+    torch.testing.assert_close(clock.diff(), clock.diff().mean().expand(64))
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [
         (lambda: UniformTimes(0.5, 0.5), "0 <= low < high <= 1, got 0.5 and 0.5"),
         (lambda: UniformTimes(-0.1, 0.5), "got -0.1 and 0.5"),
         (lambda: NormalClock(Karras(), std=0.0), "std must be positive, got 0.0"),
+        (lambda: UniformClock(Karras(), 0.5, 0.2), "got 0.5 and 0.2"),
+        (lambda: UniformClock(Flow(), 0.0, 0.9), "finite at low and high, got inf at 0.0 and -2"),
     ],
 )
 def test_refusals(make: object, match: str) -> None:

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from structdiff.processes.draws import draw_class
 from structdiff.schedules import Schedule
 
-__all__ = ["Bayes", "Jump", "Kernel", "Leap", "Reverse", "Still", "Transition"]
+__all__ = ["Bayes", "Jump", "Kernel", "Leap", "Reverse", "Still", "Transition", "row_steps"]
 
 
 class Kernel(ABC):
@@ -120,7 +120,7 @@ class Transition(nn.Module, ABC):
     def reverse(
         self, schedule: Schedule, times: Tensor, eta: float, x: Tensor
     ) -> Sequence[Reverse]:
-        """The reverse steps of a grid `(steps + 1,)`, for states like x.
+        """The reverse steps of a grid `(steps + 1,)` or `(steps + 1, rows)`, for states like x.
 
         Raises:
             ValueError: If the chain has no such steps (another eta, times off its grid).
@@ -168,12 +168,13 @@ class Bayes(Reverse):
         self.start, self.end, self.between = start, end, between
 
     def log_kernel(self, log_p: Tensor, x_t: Tensor) -> Tensor:
-        """Log r(j), normalised."""
+        """Log r(j), normalised, in the dtype of log p."""
         column = self.end.column(x_t)
         mass = torch.full_like(column, -torch.inf)
         seen = column[..., : log_p.shape[-1]]
         mass[..., : log_p.shape[-1]] = torch.where(log_p == -torch.inf, log_p, log_p - seen)
-        return torch.log_softmax(self.between.column(x_t) + self.start.push(mass), -1)
+        log_r = self.between.column(x_t) + self.start.push(mass)
+        return torch.log_softmax(log_r, -1).to(log_p.dtype)
 
     def draw(self, log_p: Tensor, x_t: Tensor, uniform: Tensor) -> Tensor:
         """By inverse CDF."""
@@ -227,3 +228,21 @@ class Leap(Reverse):
     def draw(self, log_p: Tensor, x_t: Tensor, uniform: Tensor) -> Tensor:
         """By inverse CDF."""
         return draw_class(self.log_kernel(log_p, x_t), uniform)
+
+
+def row_steps(
+    transition: Transition, schedule: Schedule, times: Tensor, eta: float, x: Tensor
+) -> list[Reverse]:
+    """Bayes' rule on a grid `(steps + 1,)` or `(steps + 1, rows)`, for any transition.
+
+    Raises:
+        ValueError: If eta is not 1.
+    """
+    if eta != 1:
+        msg = f"only eta = 1 (Bayes' rule) is known for this chain, or times of rows; got {eta}"
+        raise ValueError(msg)
+    times = times.to(x.device)
+    whole = [transition.kernel(schedule, None, t, x) for t in times]
+    pairs = zip(times[1:], times[:-1], strict=True)
+    between = [transition.kernel(schedule, s, t, x) for s, t in pairs]
+    return [Bayes(a, b, c) for a, b, c in zip(whole[1:], whole[:-1], between, strict=True)]

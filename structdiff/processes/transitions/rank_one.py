@@ -19,7 +19,14 @@ import torch
 from torch import Tensor
 
 from structdiff.processes.leaf import expand
-from structdiff.processes.transitions.base import Jump, Kernel, Reverse, Still, Transition
+from structdiff.processes.transitions.base import (
+    Jump,
+    Kernel,
+    Reverse,
+    Still,
+    Transition,
+    row_steps,
+)
 from structdiff.processes.transitions.rank_one_rates import divergence_rate, reverse_rates
 from structdiff.processes.transitions.rank_one_step import RankOneStep
 from structdiff.schedules import Schedule
@@ -78,7 +85,13 @@ class RankOne(Transition):
     def reverse(
         self, schedule: Schedule, times: Tensor, eta: float, x: Tensor
     ) -> Sequence[Reverse]:
-        """Any eta."""
+        """Any eta; rows with times of their own take Bayes' rule only.
+
+        Raises:
+            ValueError: If the times are of rows and eta is not 1.
+        """
+        if times.ndim > 1:
+            return row_steps(self, schedule, times, eta, x)
         level = schedule(times)
         alpha, sigma = level.alpha.to(x.device), level.sigma.to(x.device)
         still = (level.alpha[:-1] == level.alpha[1:]).tolist()
