@@ -84,6 +84,20 @@ class Layout:
         """Index of each row inside its sample, `(rows,)`."""
         return torch.arange(self.rows, device=self.sample.device) - self.start[self.sample]
 
+    def rank(self, score: Tensor) -> Tensor:
+        """Place of each row among the rows of its sample by rising score, `(rows,)`; ties stay.
+
+        Arguments:
+            score: A number for each row, `(rows,)`.
+
+        Example:
+            >>> Layout.ragged([3, 2]).rank(torch.tensor([0.3, 0.1, 0.2, 5.0, 4.0]))
+            tensor([2, 0, 1, 1, 0])
+        """
+        order = torch.argsort(score, stable=True)
+        order = order[torch.argsort(self.sample[order], stable=True)]
+        return torch.empty_like(order).scatter_(0, order, self.row)
+
     def rows_of(self, samples: Tensor) -> Tensor:
         """Indices of the rows of these samples, one sample after the other."""
         count = self.size[samples]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from threading import current_thread, main_thread
 from typing import Any
 
 import torch
@@ -19,10 +16,10 @@ from structdiff.domains.molecules.order import Order, TooFewValid
 from structdiff.domains.molecules.output import check_free, encode, write
 from structdiff.domains.molecules.request import condition_of
 from structdiff.domains.molecules.run import Run
-from structdiff.domains.molecules.sampling import Progress, Samples
+from structdiff.domains.molecules.sampling import Samples
 from structdiff.domains.molecules.structures import Structures
 from structdiff.domains.molecules.tally import Tally
-from structdiff.training import Stopped
+from structdiff.runs import Progress, stoppable
 
 __all__ = ["collect", "fill", "sample"]
 
@@ -86,7 +83,7 @@ def collect(order: Order) -> tuple[Samples, Tally]:
         done = tally().drawn
         return f"stopped after {done:,} molecules, nothing is written; only a folder can go on"
 
-    with _stoppable(word), _progress(order, 0) as bar:
+    with stoppable(word), _progress(order, 0) as bar:
 
         def make(part: Part) -> tuple[Samples, Tally]:
             return order.draw(part, tally().kept, None if order.only_valid else bar.walk(part))
@@ -140,7 +137,7 @@ def _run(order: Order, job: Job) -> None:
         done = _tally(job).drawn
         return f"stopped after {done:,} molecules; run the same command to go on in {job.path}"
 
-    with _stoppable(word), _progress(order, _tally(job).kept) as bar:
+    with stoppable(word), _progress(order, _tally(job).kept) as bar:
 
         def make(part: Part) -> Made:
             kept, done = _tally(job).kept, None if order.only_valid else bar.walk(part)
@@ -199,24 +196,6 @@ def _smiles(job: Job) -> Iterator[str]:
             for line in lines:
                 if line.startswith(">  <SMILES>"):
                     yield next(lines).strip()
-
-
-@contextmanager
-def _stoppable(word: Callable[[], str]) -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the work at once, with a word on what is left of it.
-
-    Raises:
-        Stopped: If one came.
-    """
-    main = current_thread() is main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Stopped(word()) from None
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _core(path: Path) -> Structures:

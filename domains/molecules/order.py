@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import count
 from typing import Any
 
@@ -17,6 +15,7 @@ from structdiff.domains.molecules.run import Run
 from structdiff.domains.molecules.sampling import Samples
 from structdiff.domains.molecules.structures import Structures
 from structdiff.domains.molecules.tally import Tally
+from structdiff.runs import model_checksum
 
 __all__ = ["Order", "TooFewValid"]
 
@@ -123,20 +122,12 @@ class Order:
         """All that the molecules follow from, for JSON; model and given part as checksums."""
         run, given = self.run, self.asked["given"]
         model = run.config.model_dump(mode="json", exclude={"sampler", "training"})
-        state = json.dumps([model, run.codec.state()]).encode()
         return {
             "domain": "molecules",
-            "model": _checksum(state, run.folder.ema.read_bytes()),
+            "model": model_checksum(run.folder, model, run.codec.state()),
             "molecules": self.wanted,
             "only_valid": self.only_valid,
             **self.asked,
             "given": None if given is None else given.identity()["digest"],
             "sampler": run.config.sampler.model_dump(mode="json"),
         }
-
-
-def _checksum(*parts: bytes) -> str:
-    digest = blake2b(digest_size=16)
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.hexdigest()

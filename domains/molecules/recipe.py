@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from structdiff.denoiser import NetworkDenoiser
 from structdiff.domains.molecules.codec import MoleculeCodec
@@ -28,6 +28,7 @@ from structdiff.objectives import (
 )
 from structdiff.parameterisations import Preconditioned
 from structdiff.processes import Categorical, Gaussian, Product, absorbing, marginal, uniform
+from structdiff.runs import Settings
 from structdiff.schedules import Flow, Geometric, Grid, UniformLogSNR, Window
 from structdiff.spaces import ZeroCentre
 from structdiff.training import TrainingConfig
@@ -35,11 +36,7 @@ from structdiff.training import TrainingConfig
 __all__ = ["MoleculesConfig", "build", "grid_of", "objective_of"]
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataConfig(_Config):
+class DataConfig(Settings):
     """Which molecules."""
 
     path: str | None = None
@@ -58,7 +55,7 @@ class DataConfig(_Config):
     """Molecules kept out of training, for the validation bound."""
 
 
-class NoiseConfig(_Config):
+class NoiseConfig(Settings):
     """How the leaves are noised."""
 
     sigma_min: float = Field(default=0.005, gt=0)
@@ -80,7 +77,7 @@ class NoiseConfig(_Config):
         return self
 
 
-class NetworkConfig(_Config):
+class NetworkConfig(Settings):
     """The equivariant network."""
 
     layers: int = Field(default=6, ge=1, le=1_000)
@@ -95,7 +92,7 @@ class NetworkConfig(_Config):
     """Whether the network sees its previous estimate."""
 
 
-class LossConfig(_Config):
+class LossConfig(Settings):
     """What training looks at."""
 
     noise_mean: float = -1.4
@@ -112,7 +109,7 @@ class LossConfig(_Config):
     """Whether positions and elements have times of their own in training."""
 
 
-class SamplerConfig(_Config):
+class SamplerConfig(Settings):
     """How molecules are drawn."""
 
     steps: int = Field(default=100, ge=1, le=1_000_000)
@@ -134,7 +131,7 @@ class SamplerConfig(_Config):
     """Noise from one stream per batch, or keyed by molecule: then the same in every batch."""
 
 
-class MoleculesConfig(_Config):
+class MoleculesConfig(Settings):
     """Everything about a run."""
 
     data: DataConfig = DataConfig()

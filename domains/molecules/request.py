@@ -10,7 +10,6 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +18,7 @@ from torch import Tensor
 from structdiff.codecs import Condition, draw_sizes, encode_conditions
 from structdiff.domains.molecules.codec import MoleculeCodec
 from structdiff.domains.molecules.structures import Structures
+from structdiff.runs import whole
 
 __all__ = ["Request", "condition_of", "request"]
 
@@ -75,8 +75,8 @@ def request(
         ValueError: If a number is out of range, a condition is not known, or the sizes leave no
             room for the given part.
     """
-    molecules = _whole("the number of molecules", molecules, 1)
-    seed = _whole("seed", seed, 0)
+    molecules = whole("the number of molecules", molecules, 1)
+    seed = whole("seed", seed, 0)
     sizes = None if sizes is None else _sizes(codec, sizes)
     asked = condition or {}
     _check_guidance(codec, asked, guidance)
@@ -100,19 +100,6 @@ def request(
         weights = codec.sizes.weights(rows.stop - low, *known)
         counts += draw_sizes(_allowed(weights, sizes, least), random).tolist()
     return Request(tuple(counts), encoded, present, guidance, given, seed)
-
-
-def _whole(name: str, value: SupportsIndex, least: int) -> int:
-    """A whole number of at least some size."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        msg = f"{name} must be a whole number, got {value!r}"
-        raise ValueError(msg) from None
-    if number < least:
-        msg = f"{name} must be at least {least}, got {value}"
-        raise ValueError(msg)
-    return number
 
 
 def _sizes(codec: MoleculeCodec, sizes: Sequence[int]) -> list[int]:

@@ -9,13 +9,7 @@ from pathlib import Path
 import torch
 from numpy.typing import ArrayLike
 
-from structdiff.artifacts import (
-    Part,
-    RunFolder,
-    load_tensors,
-    partition,
-    piecewise,
-)
+from structdiff.artifacts import Part, RunFolder, partition, piecewise
 from structdiff.batch import Batch
 from structdiff.denoiser import NetworkDenoiser
 from structdiff.domains.molecules.chemistry import judge
@@ -23,20 +17,27 @@ from structdiff.domains.molecules.codec import MoleculeCodec
 from structdiff.domains.molecules.loading import load_data
 from structdiff.domains.molecules.recipe import (
     MoleculesConfig,
-    SamplerConfig,
+    build,
     grid_of,
     objective_of,
 )
 from structdiff.domains.molecules.reports.scoring import Scores, score
 from structdiff.domains.molecules.request import Request, condition_of, request
-from structdiff.domains.molecules.restore import model_of, stored_codec, stored_config
-from structdiff.domains.molecules.sampling import Progress, Samples, Watch, draw
+from structdiff.domains.molecules.sampling import Samples, Watch, draw
 from structdiff.domains.molecules.structures import Structures
 from structdiff.likelihood import Bound, bound
 from structdiff.random import Generator
+from structdiff.runs import (
+    Progress,
+    averaged,
+    fit,
+    load_together,
+    model_of,
+    stored_codec,
+    stored_config,
+    with_sampler,
+)
 from structdiff.schedules import Grid
-from structdiff.training import Source, Trainer, pick_device
-from structdiff.training.distributed import finish, first_alone, shard, start
 
 __all__ = ["Run", "train"]
 
@@ -60,39 +61,30 @@ def train(
     """
     config = config or MoleculesConfig()
     folder = RunFolder(out)
-    start(pick_device(config.training.device))
-    data = first_alone(lambda: load_data(config))
-    rank, _ = shard()
+    data = load_together(lambda: load_data(config), config.training)
     codec = MoleculeCodec.fit(data.train, config.data.conditions, data.units)
-    denoiser = model_of(config, codec, "the settings")
+    denoiser = model_of(lambda: build(config, codec), "the settings")
     records = codec.encode(data.train)
     check = codec.encode(data.validation) if len(data.validation) else None
-    if rank == 0:
-        folder.open("molecules", config.model_dump(mode="json"))
-        folder.begin(data.train.identity(), codec.state())
-        if data.skipped or data.notes:
-            say(data.report)
-        say(f"{len(data.train)} molecules for training, {len(data.validation)} for validation")
-    source = Source(
-        len(data.train),
-        lambda index: records.select(torch.from_numpy(index)),
-        batch_size=config.training.batch_size,
-        costs=(data.train.count * (data.train.count - 1) / 2).tolist(),
-        budget=config.training.batch_cost,
-        seed=config.training.seed,
-        shard=shard(),
-    )
     run = Run(folder, config, codec, denoiser)
-    trainer = Trainer(
+    words = [data.report] if data.skipped or data.notes else []
+    words += [f"{len(data.train)} molecules for training, {len(data.validation)} for validation"]
+    fit(
+        folder,
+        "molecules",
+        config,
+        config.training,
         denoiser,
         objective_of(config, codec),
-        source,
-        config.training,
-        folder=folder,
+        samples=len(data.train),
+        collate=lambda index: records.select(torch.from_numpy(index)),
+        identity=data.train.identity(),
+        codec=codec.state(),
+        costs=(data.train.count * (data.train.count - 1) / 2).tolist(),
         validate=None if check is None else lambda _: run.nats(check),
+        words=words,
+        say=say,
     )
-    trainer.run()
-    finish()
     return Run.load(folder.path)
 
 
@@ -124,19 +116,9 @@ class Run:
             ValueError: If a file is damaged, or does not fit this version.
         """
         folder = RunFolder(path)
-        config, codec = stored_config(folder), stored_codec(folder)
-        denoiser = model_of(config, codec, f"{folder.config} and {folder.codec}")
-        if not folder.ema.exists():
-            msg = f"{folder.ema} does not exist: the training has not ended, train again to go on"
-            raise FileNotFoundError(msg)
-        weights, _ = load_tensors(folder.ema)
-        try:
-            denoiser.load_state_dict(weights)
-        except RuntimeError as error:
-            first = str(error).splitlines()[0]
-            msg = f"{folder.ema} does not fit {folder.config}: {first}"
-            raise ValueError(msg) from None
-        denoiser.to(pick_device(config.training.device)).eval()
+        config = stored_config(folder, "molecules", MoleculesConfig)
+        codec = stored_codec(folder, MoleculeCodec.from_state)
+        denoiser = averaged(folder, lambda: build(config, codec), config.training.device)
         return cls(folder, config, codec, denoiser)
 
     @classmethod
@@ -159,10 +141,7 @@ class Run:
         Raises:
             ValueError: If a setting is not known or out of range.
         """
-        settings = self.config.sampler.model_dump()
-        settings |= {name: value for name, value in changes.items() if value is not None}
-        sampler = SamplerConfig.model_validate(settings)
-        config = self.config.model_copy(update={"sampler": sampler})
+        config = with_sampler(self.config, changes)
         return Run(self.folder, config, self.codec, self.denoiser)
 
     def parse(self, condition: Mapping[str, str]) -> dict[str, ArrayLike]:
@@ -256,7 +235,7 @@ class Run:
             molecules, sizes=sizes, condition=condition, guidance=guidance, given=given, seed=seed
         )
         cut, drawn = partition(molecules, run.config.sampler.batch_size), []
-        with Progress(molecules, show=progress) as bar:
+        with Progress(molecules, unit="molecule", show=progress) as bar:
 
             def make(part: Part) -> Structures:
                 show = watch if part.low == 0 else None

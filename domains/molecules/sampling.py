@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from structdiff.artifacts import Part
 from structdiff.batch import Batch
-from structdiff.counter import Counter
 from structdiff.denoiser import Denoiser
 from structdiff.domains.molecules.chemistry import Verdict
 from structdiff.domains.molecules.codec import MoleculeCodec
@@ -26,10 +23,11 @@ from structdiff.domains.molecules.request import Request
 from structdiff.domains.molecules.structures import Structures
 from structdiff.guidance import ClassifierFree, RePaint, Replacement
 from structdiff.layout import Layout
-from structdiff.random import Generator, Randomness, Tempered
+from structdiff.random import Tempered
+from structdiff.runs import noise_of
 from structdiff.samplers import Ancestral, Carry, Walk
 
-__all__ = ["Progress", "Samples", "Watch", "draw"]
+__all__ = ["Samples", "Watch", "draw"]
 
 Watch = Callable[[int, Structures], None]
 
@@ -50,41 +48,6 @@ class Samples:
 
         found = bonds(self.structures).split(self.structures)
         return [to_mol(*pair, bond) for pair, bond in zip(self.structures, found, strict=True)]
-
-
-class Progress:
-    """A bar of molecules, with rate and time left; a walk under way counts by its share.
-
-    Arguments:
-        molecules: How many there will be.
-        settled: How many there are.
-        unit: What is counted.
-        show: Whether to show it.
-    """
-
-    def __init__(
-        self, molecules: int, *, settled: int = 0, unit: str = "molecule", show: bool = True
-    ) -> None:
-        self.settled = settled
-        self._bar = tqdm(total=molecules, initial=settled, unit=f" {unit}", disable=not show)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def walk(self, part: Part) -> Callable[[float], None]:
-        """What to call with the share of a part's walk that is done."""
-        return lambda share: self._move(self.settled + int(share * (part.high - part.low)))
-
-    def settle(self, molecules: int) -> None:
-        """Count molecules that are finished."""
-        self.settled += molecules
-        self._move(self.settled)
-
-    def _move(self, place: int) -> None:
-        self._bar.update(place - self._bar.n)
 
 
 @torch.no_grad()
@@ -123,7 +86,7 @@ def draw(
             x = carry.x
             watch(step, codec.structures(x["position"], x["element"], np.asarray(counts)))
 
-    random = _random(asked.seed, part, config)
+    random = noise_of(asked.seed, part, config.sampler.randomness)
     temperature = config.sampler.temperature
     # RePaint adds noise again and again: at another temperature it would not be the time's.
     if temperature != 1 and not isinstance(walk, RePaint):
@@ -145,14 +108,6 @@ def _walk(
     if settings.repaint > 1:
         return RePaint(walk, known, repeats=settings.repaint), blank
     return Ancestral(Replacement(denoiser, known), grid, eta=settings.eta), blank
-
-
-def _random(seed: int, part: Part, config: MoleculesConfig) -> Randomness:
-    """Random numbers of a part."""
-    if config.sampler.randomness == "sample":
-        return Counter(seed)
-    state = np.random.SeedSequence([seed, *part.key]).generate_state(1)
-    return Generator(int(state[0]))
 
 
 def _blank(denoiser: Denoiser, asked: Request, part: Part, device: torch.device) -> Batch:

@@ -48,6 +48,12 @@ class Terms:
         return torch.stack([term.mean() for term in self.leaves.values()]).sum()
 
 
+def per_entry(batch: Batch, name: str, per_row: Tensor) -> Tensor:
+    """A leaf's numbers per row to the mean over rows and entries of each sample, `(samples,)`."""
+    entries = max(1, batch[name][:1].numel())
+    return batch.layouts[name].mean(per_row) / entries
+
+
 class Objective(ABC):
     """What training makes small; it owns the call of the denoiser."""
 
@@ -132,5 +138,4 @@ class Denoising(Objective):
         if per_row.ndim > 1:  # given entries are clean and have no weight
             noisy = (clock < torch.inf).to(error).flatten(1)
             per_row = (noisy * per_row.flatten(1)).sum(1) / noisy.sum(1).clamp(min=1)
-        entries = max(1, batch[name][:1].numel())
-        return batch.layouts[name].mean(per_row * error) / entries
+        return per_entry(batch, name, per_row * error)

@@ -149,11 +149,8 @@ def random_rows(batch: Batch, random: Randomness, chosen: Tensor) -> Batch:
         share = per_sample(batch, random, f"share of {name}")
         scoped = random.scoped(leaf=f"rows of {name}", ids=batch.ids, layout=layout)
         place = scoped.uniform((layout.rows,), torch.float64, batch.device)
-        order = torch.argsort(place)
-        order = order[torch.argsort(layout.sample[order], stable=True)]
-        rank = torch.empty_like(order).scatter_(0, order, layout.row)
         count = torch.floor(share * layout.size) * chosen
-        held = rank < layout.spread(count)
+        held = layout.rank(place) < layout.spread(count)
         known = batch.given.get(name)
         given[name] = held if known is None else expand(held, known) | known
     return batch.with_given(given)

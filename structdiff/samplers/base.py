@@ -12,8 +12,8 @@ tensors and can be saved at any step.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, TypeAlias, final
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
-from structdiff.processes import Estimate, Process
+from structdiff.processes import Coefficients, Estimate, Process
 from structdiff.random import Randomness
 from structdiff.schedules import Grid
 
@@ -41,16 +41,19 @@ class Carry:
         history: Past pairs (leaves, estimates), latest first.
         previous: The last estimate, for self-conditioning.
         calls: How often the denoiser was called.
+        memory: What else a walk keeps of its rows, by name.
     """
 
     x: Record
     history: tuple[tuple[Record, Estimates], ...] = ()
     previous: Estimates | None = None
     calls: int = 0
+    memory: Record = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
         """A flat mapping to save; `from_tensors` reads it."""
         flat = {f"x.{name}": x for name, x in self.x.items()}
+        flat |= {f"memory.{name}": x for name, x in self.memory.items()}
         flat["calls"] = torch.tensor(self.calls)
         for place, (x, estimates) in enumerate(self.history):
             flat |= {f"history.{place}.x.{name}": value for name, value in x.items()}
@@ -69,7 +72,8 @@ class Carry:
             for i in places
         )
         previous = _estimates(flat, "previous.") or None
-        return cls(_below(flat, "x."), history, previous, int(flat["calls"]))
+        memory = _below(flat, "memory.")
+        return cls(_below(flat, "x."), history, previous, int(flat["calls"]), memory)
 
 
 def _below(flat: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -171,6 +175,10 @@ class Sampler(Walk):
     def effective(self, carry: Carry, i: int) -> tuple[Estimates, Carry]:
         """The estimate that step i uses, and the carry with what was learned on the way."""
 
+    def plan(self, times: Tensor) -> Sequence[Coefficients]:
+        """Coefficients of the steps of a grid: those of the process, at eta."""
+        return self.process.plan(times, self.eta)
+
     def prepare(self) -> None:  # noqa: B027
         """Make what depends on the grid and the batch, once; called by `bind`."""
 
@@ -186,7 +194,7 @@ class Sampler(Walk):
         bound.__dict__.update(self.__dict__)
         bound.batch, bound.random = batch, random
         bound.process = self.denoiser.process.bind(batch)
-        bound.coefficients = bound.process.plan(self.times, self.eta)
+        bound.coefficients = bound.plan(self.times)
         bound.leaf_times = [bound.process.times(t) for t in self.times.to(batch.device).unbind()]
         bound.prepare()
         return bound
