@@ -33,7 +33,7 @@ def sample(
     condition: Mapping[str, str],
     guidance: float | Mapping[str, float] | None,
     sizes: tuple[int, ...],
-    given: Path | None,
+    given: str | None,
     only_valid: int | None,
     settings: Mapping[str, Any],
     seed: int,
@@ -43,7 +43,7 @@ def sample(
     shards = out is not None and (folder or out.is_dir() or not out.suffix)
     if out is not None and not shards:
         check_free(out, overwrite=overwrite)
-    core = None if given is None else _core(given)
+    core = None if given is None else _core(Path(given))
     loaded = Run.load(run).drawing(**settings)
     values = loaded.parse(condition)
     asked = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from structdiff.artifacts.store import write_atomic
 
-__all__ = ["Cell", "write_csv"]
+__all__ = ["Cell", "check_table", "facts_of", "write_csv"]
 
 Cell = str | int | float
 
@@ -38,6 +38,35 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Cell]], *, digits: int 
         [_text(cell, digits) for cell in row] for row in zip(*columns.values(), strict=True)
     )
     write_atomic(path, text.getvalue().encode())
+
+
+def facts_of(path: Path) -> Path:
+    """Where it is told what the numbers of a table are."""
+    return path.with_suffix(".json")
+
+
+def check_table(*paths: Path, overwrite: bool) -> None:
+    """Refuse, before any work is done, a table that cannot or must not be written.
+
+    Arguments:
+        paths: The table, and what is written beside it.
+        overwrite: Whether they may be replaced.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If the table is not a .csv, or something is there.
+    """
+    table = paths[0]
+    if table.suffix.lower() != ".csv":
+        msg = f"cannot write {table}: scores are a .csv; choose such a name"
+        raise ValueError(msg)
+    if not table.parent.is_dir():
+        msg = f"no such folder: {table.parent}; create it first"
+        raise FileNotFoundError(msg)
+    for path in paths:
+        if path.exists() and not overwrite:
+            msg = f"{path} exists; choose another name, or allow --overwrite"
+            raise ValueError(msg)
 
 
 def _text(cell: Cell, digits: int) -> str:

@@ -35,6 +35,14 @@ class Drawing:
     """Factor on the fresh noise: 1 draws from the model."""
     repaint: int | None = None
     """How often stretches of steps are repeated for a given part that was not trained."""
+    kind: str | None = None
+    """The walk, where the domain has several; train DOMAIN --help lists them."""
+    nucleus: float | None = None
+    """Share of the law of each class that is kept, the likeliest first."""
+    block: int | None = None
+    """Rows of a block, of a walk in blocks."""
+    remask: float | None = None
+    """How often each row is noised anew on its way, on average, of a walk that does."""
     batch_size: int | None = None
     """Samples drawn together."""
     randomness: Literal["batch", "sample"] | None = None
@@ -48,7 +56,7 @@ def sample(
     condition: Asked = (),
     guidance: Scales = (),
     sizes: Annotated[Sizes, tyro.conf.arg(metavar="INT ...")] = (),
-    given: Path | None = None,
+    given: str | None = None,
     only_valid: int | None = None,
     sampler: Drawing = Drawing(),  # noqa: B008
     seed: int = 0,
@@ -66,7 +74,8 @@ def sample(
         guidance: Scale of the conditions: 0 unconditional, 1 conditional, above 1 guided; one
             number, or NAME=NUMBER for each condition.
         sizes: Sizes to choose from (for molecules, numbers of atoms); by default as in the data.
-        given: File with a part that every sample is to contain, held where it is.
+        given: A part that every sample is to contain: of molecules a file, held where it is; of
+            text the text itself, with {6} for six unknown tokens ("To be {6} not to be").
         only_valid: Draw until so many are valid, and keep those; the rate of all drawn is told.
         sampler: How samples are drawn.
         seed: Start of the random numbers.
@@ -153,8 +162,8 @@ def score(
     run: tyro.conf.Positional[Path],
     data: Path,
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
-    draws: int = 4,
-    steps: int = 500,
+    draws: int | None = None,
+    steps: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
@@ -164,13 +173,17 @@ def score(
         run: Folder of the run.
         data: File of samples, as for training.
         out: CSV file to write, a row per sample; without one, a summary is printed.
-        draws: Monte-Carlo repetitions, at least 2; their spread is the error.
-        steps: Steps of the chain whose bound it is.
+        draws: Monte-Carlo repetitions, at least 2; their spread is the error. By default 4 of
+            molecules, 16 of text.
+        steps: Steps of the chain whose bound it is; by default 500 of molecules, infinitely many
+            of text.
         seed: Start of the random numbers.
         overwrite: Whether OUT may be replaced.
     """
     domain = load(RunFolder(run).domain)
-    domain.commands.score(run, data, out, draws=draws, steps=steps, seed=seed, overwrite=overwrite)
+    asked = {"draws": draws, "steps": steps}
+    known = {name: value for name, value in asked.items() if value is not None}
+    domain.commands.score(run, data, out, seed=seed, overwrite=overwrite, **known)
 
 
 def doctor(path: tyro.conf.Positional[Path], domain: str = "molecules") -> None:

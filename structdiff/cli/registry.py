@@ -22,6 +22,7 @@ DOMAINS = {
     "molecules": Domain(
         "structdiff.domains.molecules", "molecules", "molecules in 3-D: positions x elements"
     ),
+    "text": Domain("structdiff.domains.text", "text", "text: characters, bytes or sub-words"),
 }
 
 

@@ -7,12 +7,14 @@ from structdiff.guidance.repaint import RePaint
 from structdiff.guidance.replacement import Replacement
 from structdiff.guidance.rewards import Rewarded
 from structdiff.guidance.sharpened import Sharpened
+from structdiff.guidance.shifted import LaterTime
 from structdiff.guidance.slopes import Enumerated, Linearised
 
 __all__ = [
     "ClassifierFree",
     "Enumerated",
     "Guided",
+    "LaterTime",
     "Linearised",
     "RateGuided",
     "RePaint",

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -65,21 +65,26 @@ class Bound:
         """The samples of several bounds, made with the same steps and draws, one after the other.
 
         Raises:
-            ValueError: If there are none, or their numbers of draws differ.
+            ValueError: If there are none, or their numbers of draws or their kinds differ.
         """
         counts = {len(value) for part in parts for value in part.draws.values()}
         if len(counts) != 1:
             msg = f"bounds to join must have one number of draws, got {sorted(counts)}"
             raise ValueError(msg)
+        kinds = sorted({part.kind for part in parts})
+        if len(kinds) > 1:
+            msg = f"bounds to join must be of one kind, got {kinds}"
+            raise ValueError(msg)
 
         def join(terms: Sequence[Terms]) -> dict[str, Tensor]:
             return {name: torch.cat([each[name] for each in terms], -1) for name in terms[0]}
 
-        return cls(
-            join([part.prior for part in parts]),
-            join([part.divergence for part in parts]),
-            join([part.reconstruction for part in parts]),
-            join([part.draws for part in parts]),
+        return replace(
+            parts[0],
+            prior=join([part.prior for part in parts]),
+            divergence=join([part.divergence for part in parts]),
+            reconstruction=join([part.reconstruction for part in parts]),
+            draws=join([part.draws for part in parts]),
         )
 
     def leaf(self, name: str) -> Tensor:
@@ -163,14 +168,10 @@ def bound(
         >>> bound(denoiser, data, UniformTime(10), Generator(0)).divergence["x"]
         tensor([0.])
     """
-    process: Any = denoiser.process
-    if not process.offers(Tractable):
-        msg = f"the bound needs densities: {type(process).__name__} is not Tractable"
-        raise ValueError(msg)
     if draws < 1 or (terms is not None and terms < 1):
         msg = f"draws and terms must be at least 1, got {draws} and {terms}"
         raise ValueError(msg)
-    process, x_0 = process.bind(batch), batch.leaves
+    process, x_0 = bind_tractable(denoiser, batch), batch.leaves
     times = grid.times().to(batch.device)
     per_draw = [
         # Each draw has its own steps, so that a source that follows addresses gives new noise.
@@ -180,14 +181,28 @@ def bound(
     middle = {n: torch.stack([a[n] for a, _ in per_draw]) for n in x_0}
     last = {n: torch.stack([b[n] for _, b in per_draw]) for n in x_0}
     return Bound(
-        _per_sample(process.prior_divergence(x_0, float(times[0])), batch),
+        per_sample(process.prior_divergence(x_0, float(times[0])), batch),
         {n: value.mean(0) for n, value in middle.items()},
         {n: value.mean(0) for n, value in last.items()},
         {n: middle[n] + last[n] for n in x_0},
     )
 
 
-def _per_sample(rows: Terms, batch: Batch) -> dict[str, Tensor]:
+def bind_tractable(denoiser: Denoiser, batch: Batch) -> Any:
+    """The denoiser's process, bound to a batch.
+
+    Raises:
+        ValueError: If it has no densities.
+    """
+    process = denoiser.process
+    if not process.offers(Tractable):
+        msg = f"the bound needs densities: {type(process).__name__} is not Tractable"
+        raise ValueError(msg)
+    return process.bind(batch)
+
+
+def per_sample(rows: Terms, batch: Batch) -> dict[str, Tensor]:
+    """Sums over the rows of each sample, by leaf."""
     return {name: batch.layouts[name].sum(value) for name, value in rows.items()}
 
 
@@ -206,15 +221,15 @@ def _one_draw(
     used = last if terms is None else min(terms, last)
     total = {name: torch.zeros(batch.samples, device=batch.device) for name in batch.leaves}
     for i in _chosen(last, used, random.scoped(step=first + last + 1)):
-        t, x_t, estimate = _look(denoiser, process, batch, times[i], random.scoped(step=first + i))
+        t, x_t, estimate = look(denoiser, process, batch, times[i], random.scoped(step=first + i))
         oracle = process.oracle(batch.leaves, x_t, t)
-        term = _per_sample(process.divergence(oracle, estimate, x_t, plan[i]), batch)
+        term = per_sample(process.divergence(oracle, estimate, x_t, plan[i]), batch)
         total = {name: total[name] + term[name] * (last / used) for name in term}
-    t, x_t, estimate = _look(
+    t, x_t, estimate = look(
         denoiser, process, batch, times[last], random.scoped(step=first + last)
     )
     end = process.reconstruction(estimate, batch.leaves, x_t, t)
-    return total, _per_sample(end, batch)
+    return total, per_sample(end, batch)
 
 
 def _chosen(steps: int, used: int, random: Randomness) -> list[int]:
@@ -225,8 +240,8 @@ def _chosen(steps: int, used: int, random: Randomness) -> list[int]:
     return [min(int((k + shift) * steps / used), steps - 1) for k in range(used)]
 
 
-def _look(
-    denoiser: Denoiser, process: Any, batch: Batch, time: Tensor, random: Randomness
+def look(
+    denoiser: Denoiser, process: Any, batch: Batch, time: Tensor | Terms, random: Randomness
 ) -> tuple[Any, Any, Any]:
     """A noisy record and what the denoiser says of it."""
     t = process.times(time)

@@ -3,6 +3,7 @@
 from structdiff.objectives.bounds import ContinuousBound, StepBound
 from structdiff.objectives.class_weights import Alpha, InverseSigma
 from structdiff.objectives.denoising import Denoising, Objective, Terms
+from structdiff.objectives.embedded import EndToEnd, ScoreInterpolation
 from structdiff.objectives.hiding import (
     ConditionDropout,
     GivenRows,
@@ -10,7 +11,14 @@ from structdiff.objectives.hiding import (
     random_rows,
 )
 from structdiff.objectives.orders import OrderAgnostic
-from structdiff.objectives.times import NormalClock, TimeDistribution, UniformTimes
+from structdiff.objectives.prefix import hold_prefix, prefix_rows
+from structdiff.objectives.times import (
+    NormalClock,
+    TimeDistribution,
+    UniformClock,
+    UniformTimes,
+)
+from structdiff.objectives.warped import WarpedTimes, Warping
 from structdiff.objectives.weights import (
     EDM,
     P2,
@@ -23,27 +31,34 @@ from structdiff.objectives.weights import (
 )
 
 __all__ = [
-    "EDM",
-    "P2",
-    "SNR",
     "Alpha",
     "ConditionDropout",
     "ContinuousBound",
     "Denoising",
+    "EDM",
+    "EndToEnd",
     "GivenRows",
     "InverseSigma",
     "MinSNR",
     "NormalClock",
     "Objective",
     "OrderAgnostic",
+    "P2",
+    "SNR",
+    "ScoreInterpolation",
     "SigmoidWeight",
     "StepBound",
     "Terms",
     "TimeDistribution",
     "TruncatedSNR",
     "Uniform",
+    "UniformClock",
     "UniformTimes",
+    "WarpedTimes",
+    "Warping",
     "Weight",
+    "hold_prefix",
+    "prefix_rows",
     "random_leaves",
     "random_rows",
 ]

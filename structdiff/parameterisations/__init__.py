@@ -11,18 +11,23 @@ from structdiff.parameterisations.gaussian import (
     Straight,
     Velocity,
 )
+from structdiff.parameterisations.logistic import Logistic, TruncatedLogistic
+from structdiff.parameterisations.ratios import Ratios
 
 __all__ = [
     "ClassParameterisation",
     "Code",
     "Data",
     "Embedding",
+    "Logistic",
     "Logits",
     "Noise",
     "Parameterisation",
     "Preconditioned",
+    "Ratios",
     "Score",
     "Straight",
+    "TruncatedLogistic",
     "Velocity",
     "embed",
     "unembed",

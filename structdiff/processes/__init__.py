@@ -13,7 +13,23 @@ from structdiff.processes.brownian import Brownian
 from structdiff.processes.categorical import Categorical
 from structdiff.processes.gaussian import Gaussian
 from structdiff.processes.product import Product
-from structdiff.processes.transitions import RankOne, Transition, absorbing, marginal, uniform
+from structdiff.processes.transitions import (
+    Grid,
+    MaskAndReplace,
+    Ordinal,
+    RankOne,
+    Rates,
+    Transition,
+    absorbing,
+    discretised_gaussian,
+    marginal,
+    mask_and_replace,
+    nearest_neighbour,
+    ordinal,
+    relaxed,
+    uniform,
+    vq_diffusion,
+)
 
 __all__ = [
     "Brownian",
@@ -22,14 +38,24 @@ __all__ = [
     "Estimate",
     "Finite",
     "Gaussian",
+    "Grid",
+    "MaskAndReplace",
     "Markov",
+    "Ordinal",
     "Process",
     "Product",
     "RankOne",
+    "Rates",
     "Rule",
     "Tractable",
     "Transition",
     "absorbing",
+    "discretised_gaussian",
     "marginal",
+    "mask_and_replace",
+    "nearest_neighbour",
+    "ordinal",
+    "relaxed",
     "uniform",
+    "vq_diffusion",
 ]

@@ -256,7 +256,7 @@ class Tractable(Markov, ABC):
 
 
 class Finite(Tractable):
-    """A process of one leaf on classes: its estimates are log-probabilities, `(rows, *event, K)`."""
+    """A process of one leaf on classes; estimates are log-probabilities `(rows, *event, K)`."""
 
     @property
     @abstractmethod

@@ -299,8 +299,8 @@ class Categorical(Leaf, Finite):
         total = torch.stack([w * (x if w > 0 else x.clamp(min=-80)) for w, x in pairs]).sum(0)
         nothing = (total == -torch.inf).all(-1, keepdim=True)
         last = [x for w, x in pairs if w > 0][-1]
-        pairs = [(w, one.extras) for w, one in zip(weights, estimates, strict=True)]
-        tilts = [w * extras["tilt"] for w, extras in pairs if "tilt" in extras]
+        said = zip(weights, (one.extras for one in estimates), strict=True)
+        tilts = [w * extras["tilt"] for w, extras in said if "tilt" in extras]
         extras = {"tilt": torch.stack(tilts).sum(0)} if tilts else {}
         return Estimate(torch.log_softmax(torch.where(nothing, last, total), -1), extras)
 

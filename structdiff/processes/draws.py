@@ -4,8 +4,8 @@ A draw inverts the distribution function in two levels: over blocks of about sqr
 inside the block that was hit. Sums over blocks are added in float64 and the uniform number is
 float64, so each class is drawn with its own probability, however far out in the tail of 50,000 it
 lies, up to the rounding of float32 relative to itself and to the mass of its own block. (A Gumbel
-draw, argmax of log p - log(-log u), in float32 cannot: the largest of its numbers is 16.6, and what
-lies 20 nats below the top never comes, however many such classes there are.)
+draw, argmax of log p - log(-log u), in float32 cannot: the largest of its numbers is 16.6, and
+what lies 20 nats below the top never comes, however many such classes there are.)
 
 References:
     Masked Diffusion Models are Secretly Time-Agnostic Masked Models and Exploit Inaccurate

@@ -11,6 +11,7 @@ from structdiff.samplers.leaping import Leaping
 from structdiff.samplers.multistep import Multistep
 from structdiff.samplers.remasking import Remasking
 from structdiff.samplers.routing import Routed, confidence, even, purity
+from structdiff.samplers.staggered import Staggered
 
 __all__ = [
     "DDIM",
@@ -27,6 +28,7 @@ __all__ = [
     "Remasking",
     "Routed",
     "Sampler",
+    "Staggered",
     "Walk",
     "confidence",
     "even",

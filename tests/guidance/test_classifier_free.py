@@ -29,11 +29,14 @@ from structdiff import (
     Product,
     UniformTime,
     absorbing,
+    marginal,
     uniform,
 )
 from structdiff.denoiser import Denoiser
 from structdiff.guidance import ClassifierFree
 from structdiff.processes import Estimate, Process
+from structdiff.processes.transitions import mask_and_replace, ordinal
+from structdiff.schedules import CLEAN
 from structdiff.spaces import SO3, Torus
 from structdiff.testing import ExactDenoiser
 from tests.guidance.worlds import Counted
@@ -201,8 +204,54 @@ WEIGHTS = torch.tensor([0.1, 0.3, 0.2, 0.25, 0.15]).double()
 LABELS = torch.tensor([0, 1, 0, 1, 0])
 
 
+CHAINS = {
+    "uniform": uniform(4),
+    "absorbing": absorbing(4),
+    "marginal": marginal(torch.tensor([0.1, 0.4, 0.3, 0.2])),
+    "mask and replace": mask_and_replace(4),
+    "rates": ordinal(4),
+}
+chains = pytest.mark.parametrize("transition", CHAINS.values(), ids=CHAINS)
+
+
+@chains
+@pytest.mark.parametrize("w", [0.0, 0.5, 1.0, 4.0])
+@pytest.mark.parametrize("s", [0.25, CLEAN])
+def test_one_guided_step_of_one_row(transition, w, s):
+    """D16: Bayes' step of the normalised law p(x_0 | x_t)^(1-w) p(x_0 | x_t, c)^w, enumerated."""
+    process = Product({"z": Categorical(Flow(), transition)})
+    data, symbols = Batch.of({"z": torch.tensor([0, 1, 2, 1, 3])}), transition.symbols
+    states = torch.arange(symbols)
+    batch, t = Batch.of({"z": states}), torch.tensor(0.6)
+    leaf = process.bind(batch)["z"]
+
+    def matrix(start, end):
+        """Q(j, i), rows from."""
+        return leaf.kernel(torch.tensor(start), end, states).column(states).exp().T
+
+    joint = torch.zeros(2, 4).index_put_((LABELS, data["z"]), WEIGHTS, accumulate=True)
+    free, told = joint.sum(0), joint[1] / joint[1].sum()
+    q = matrix(CLEAN, t)[:4]
+    sound = (told @ q) > 0
+    batch = batch.select(sound.nonzero().squeeze(1))
+    batch = batch.with_condition({"c": torch.ones(batch.samples, dtype=torch.long)})
+    laws = [(law[:, None] * q / (law @ q)).T[sound] for law in (free, told)]
+    law = torch.where(laws[1] > 0, laws[0] ** (1 - w) * laws[1] ** w, laws[0] * (w == 0))
+    law = law / law.sum(1, keepdim=True)
+    past = torch.eye(4, symbols) if s == CLEAN else matrix(CLEAN, torch.tensor(s))[:4]
+    move = q if s == CLEAN else matrix(s, t)
+    move = torch.nn.functional.pad(move, (0, 0, 0, symbols - len(move)))
+    clean = torch.where(q.T[sound] > 0, law / q.T[sound], 0.0)
+    expected = (clean @ past) * move.T[sound]
+    (step,) = leaf.plan(torch.tensor([0.6, s]), 1.0)
+    estimate = ClassifierFree(Records(process, data, WEIGHTS, LABELS), w)(batch, {"z": t})["z"]
+    found = leaf.log_kernel(estimate, batch["z"], step).exp()
+    torch.testing.assert_close(found.sum(1), torch.ones(len(found)), rtol=0, atol=1e-9)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 @scales
-@pytest.mark.parametrize("transition", [uniform(4), absorbing(4)], ids=["uniform", "absorbing"])
+@chains
 def test_the_guided_classes(transition, w):
     """p(x_0 | x_t)^(1-w) p(x_0 | x_t, c)^w by enumeration; class 3 has one label only."""
     process = Product({"z": Categorical(Flow(), transition)})
@@ -210,13 +259,12 @@ def test_the_guided_classes(transition, w):
     symbols = torch.arange(transition.symbols).repeat(2)
     label = torch.arange(2).repeat_interleave(transition.symbols)
     t = 0.6
-    alpha = float(Flow().alpha(torch.tensor(t)))
-    pi = transition.stationary.double()
     joint = torch.zeros(2, 4)
     for record, weight in enumerate(WEIGHTS):
         joint[LABELS[record], data["z"][record]] += weight
     laws = torch.stack([joint.sum(0), joint[0] / joint[0].sum(), joint[1] / joint[1].sum()])
-    q = alpha * torch.eye(4, transition.symbols) + (1 - alpha) * pi
+    states = torch.arange(transition.symbols)
+    q = process["z"].from_clean(torch.tensor(t), states).column(states).exp().T[:4]
     # A symbol that no record with this label can have led to is no state of the world.
     seen = (laws[1 + label] @ q)[torch.arange(len(symbols)), symbols] > 0
     symbols, label = symbols[seen], label[seen]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,7 +27,17 @@ from structdiff import (
     uniform,
 )
 from structdiff.parameterisations import Preconditioned, Straight, Velocity
-from structdiff.processes import RankOne, Tractable
+from structdiff.processes import (
+    Grid,
+    Rates,
+    Tractable,
+    Transition,
+    discretised_gaussian,
+    mask_and_replace,
+    nearest_neighbour,
+    ordinal,
+    vq_diffusion,
+)
 from structdiff.schedules import SubVP, Survival
 from structdiff.spaces import SO3, Torus, ZeroCentre
 
@@ -43,6 +54,9 @@ class Case:
     process: Tractable
     kind: str
     ragged: bool = False
+    etas: tuple[float, ...] = (0.0, 0.5, 1.0)
+    generator: Tensor | None = None
+    """Of a chain: R, made by other means than its transition."""
 
     def batch(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> Batch:
         """Three samples; six rows where ragged."""
@@ -62,8 +76,70 @@ class Case:
         return process.space.project(x, layout, None).to(dtype)
 
 
-def chain(transition: RankOne, event: Sequence[int] = ()) -> Case:
-    return Case(Categorical(Flow(), transition, event=event), "classes")
+def chain(transition: Transition, event: Sequence[int] = ()) -> Case:
+    law = transition.stationary
+    generator = law.expand(len(law), -1) - torch.eye(len(law)).double()
+    return Case(Categorical(Flow(), transition, event=event), "classes", generator=generator)
+
+
+def bayes(transition: Transition, generator: Tensor, event: Sequence[int] = ()) -> Case:
+    """A chain that has the step of Bayes' rule alone."""
+    process = Categorical(Flow(), transition, event=event)
+    return Case(process, "classes", etas=(1.0,), generator=generator)
+
+
+def filled(rates: Sequence[Sequence[float]]) -> Tensor:
+    """A generator from its rates off the diagonal."""
+    off = torch.tensor(rates, dtype=torch.float64)
+    return off - torch.diag(off.sum(1))
+
+
+def slowest(generator: Tensor) -> float:
+    """How fast the slowest mode of a symmetric generator decays."""
+    return float(-torch.linalg.eigvalsh(generator)[-2])
+
+
+LOPSIDED = filled([[0.0, 2.0, 0.1], [0.3, 0.0, 1.0], [0.5, 0.0, 0.0]])
+FALLING = filled([[0, 1.5, 0, 0.5], [0, 0, 1.0, 0.2], [0, 0, 0, 2.0], [0, 0, 0, 0]])
+"""0 becomes 1, 1 becomes 2, and all of them the mask."""
+
+POINTS = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.2], [3.0, 1.0], [2.0, 2.5]]).double()
+
+
+def neighbour_rates() -> Tensor:
+    """By sorting all distances."""
+    count, graph = len(POINTS), [[0.0] * len(POINTS) for _ in POINTS]
+    for i in range(count):
+        order = sorted(range(count), key=lambda j: float((POINTS[i] - POINTS[j]).norm()))
+        for j in order[1:3]:
+            graph[i][j] += 0.25
+            graph[j][i] += 0.25
+    generator = filled(graph)
+    return generator / slowest(generator)
+
+
+def ordinal_rates(classes: int, width: float, band: int) -> Tensor:
+    """By walking one step and turning at the ends."""
+    rates = [[0.0] * classes for _ in range(classes)]
+    for start in range(classes):
+        for jump in range(-band, band + 1):
+            end = start + jump
+            end = -1 - end if end < 0 else end
+            end = 2 * classes - 1 - end if end >= classes else end
+            if end != start:
+                rates[start][end] += math.exp(-(jump**2) / (2 * width**2))
+    generator = filled(rates)
+    return generator / slowest(generator)
+
+
+def replacing(classes: int, share: float) -> Tensor:
+    rates = torch.full((classes + 1, classes + 1), share / classes, dtype=torch.float64)
+    rates[:, classes], rates[classes] = 1 - share, 0
+    return filled(rates.fill_diagonal_(0).tolist())
+
+
+def on_a_grid(transition: Grid) -> Case:
+    return Case(Categorical(Flow(), transition), "classes", etas=(1.0,))
 
 
 GAUSSIANS = {
@@ -84,8 +160,19 @@ CHAINS = {
     "marginal": chain(marginal(LAW)),
     "marginal with an impossible class": chain(marginal(torch.tensor([0.4, 0.0, 0.6]))),
     "binomial": chain(uniform(2)),
-    "survival": Case(Categorical(Survival(Discrete.cosine(50)), uniform(4)), "classes"),
+    "survival": replace(
+        chain(uniform(4)), process=Categorical(Survival(Discrete.cosine(50)), uniform(4))
+    ),
     "absorbing event": chain(absorbing(3), (2,)),
+    "rates": bayes(Rates(LOPSIDED), LOPSIDED),
+    "rates with a mask": bayes(Rates(FALLING, 3), FALLING),
+    "rates event": bayes(Rates(LOPSIDED), LOPSIDED, (2,)),
+    "neighbours": bayes(nearest_neighbour(POINTS, 2), neighbour_rates()),
+    "ordinal": bayes(ordinal(5, 1.0, 3), ordinal_rates(5, 1.0, 3)),
+    "ordinal event": bayes(ordinal(4, 0.7, 2), ordinal_rates(4, 0.7, 2), (2,)),
+    "mask and replace": bayes(mask_and_replace(3, 0.3), replacing(3, 0.3)),
+    "discretised gaussian": on_a_grid(discretised_gaussian(4, torch.linspace(1, 3, 20))),
+    "vq-diffusion": on_a_grid(vq_diffusion(3, 20)),
 }
 MANIFOLDS = {
     "torus": Case(Brownian(Geometric(0.05, 4.0), Torus(2)), "manifold"),

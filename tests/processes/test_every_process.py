@@ -41,6 +41,10 @@ def test_the_step_to_clean_is_the_oracle(case: Case, eta: float) -> None:
     if case.kind == "manifold":
         return  # exact for tau -> 0 only: test_brownian.py
     process, x_0 = case.process.bind(case.batch()), case.batch()["x"]
+    if eta not in case.etas:
+        with pytest.raises(ValueError, match="eta must be 1, got"):
+            process.plan(grid(0.4, CLEAN), eta)
+        return
     for t in (0.4, 1.0):
         x_t = reachable(case, process, x_0, time(t))
         (plan,) = process.plan(grid(t, CLEAN), eta)
@@ -53,7 +57,7 @@ def test_a_step_between_equal_times_stays(case: Case) -> None:
     process, x_0 = case.process.bind(case.batch()), case.batch()["x"]
     x_t = reachable(case, process, x_0, time(0.5))
     estimate = process.decode(said_by_a_network(process, x_t), x_t, time(0.5))
-    for eta in (0.0, 1.0):
+    for eta in case.etas:
         (plan,) = process.plan(grid(0.5, 0.5), eta)
         x = process.step(x_t, estimate, plan, Generator(3))
         torch.testing.assert_close(x, x_t, rtol=0, atol=1e-14)
@@ -86,7 +90,7 @@ def test_given_entries_are_held(case: Case) -> None:
         x_s, x_t = process.diffuse(x_0, s, random), process.diffuse(x_0, t, random)
         estimate = process.decode(said_by_a_network(process, x_t), x_t, t)
         draws = [process.prior(random), x_s, x_t, process.corrupt(x_s, s, t, random)]
-        for eta in (0.0, 0.5, 1.0):
+        for eta in case.etas:
             draws += [
                 process.step(x_t, estimate, plan, random)
                 for plan in process.plan(grid(1.0, 0.6, 0.3, CLEAN), eta)

@@ -10,31 +10,31 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 import structdiff
-from structdiff.artifacts import write_atomic, write_json
+from structdiff.artifacts import write_json
 from structdiff.domains.molecules.loading import Data, load_data
 from structdiff.domains.molecules.metrics import baselines, evaluate
 from structdiff.domains.molecules.output import write
 from structdiff.domains.molecules.pictures import grid, trajectory
-from structdiff.domains.molecules.reports.charts import curves, histograms
-from structdiff.domains.molecules.reports.page import (
-    Block,
-    Heading,
-    Picture,
-    Table,
-    Words,
-    html_page,
-    markdown_page,
-)
+from structdiff.domains.molecules.reports.charts import histograms
 from structdiff.domains.molecules.reports.report import (
     Report,
     comparison,
     comparison_rows,
-    markdown_table,
 )
 from structdiff.domains.molecules.run import Run
 from structdiff.domains.molecules.sampling import Samples
 from structdiff.domains.molecules.structures import Structures
 from structdiff.domains.molecules.tally import Tally, interval
+from structdiff.reports.charts import curves
+from structdiff.reports.page import (
+    Block,
+    Heading,
+    Picture,
+    Table,
+    Words,
+    write_page,
+)
+from structdiff.reports.tables import markdown_table
 
 __all__ = ["Evaluation", "evaluate_run"]
 
@@ -129,13 +129,9 @@ def evaluate_run(
     tally = Tally.of(samples.verdicts, len(samples))
     numbers = {name: report.to_dict() for name, report in reports.items()}
     numbers |= {"settings": dict(settings), "reasons": tally.counts()["reasons"]}
-    for name, text in {
-        "evaluation.md": markdown_page(title, blocks),
-        "evaluation.html": html_page(title, blocks),
-    }.items():
-        write_atomic(folder / name, text.encode())
+    files += write_page(folder, title, blocks)
     write_json(folder / "evaluation.json", numbers)
-    files += [folder / f"evaluation{suffix}" for suffix in (".html", ".md", ".json")]
+    files.append(folder / "evaluation.json")
     return evaluation
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Report", "Row", "comparison", "comparison_rows", "markdown_table"]
+from structdiff.reports.tables import markdown_table
+
+__all__ = ["Report", "Row", "comparison", "comparison_rows"]
 
 
 @dataclass(frozen=True)
@@ -95,22 +97,3 @@ def comparison_rows(reports: Mapping[str, Report]) -> list[list[str]]:
 
 def _title(row: Row) -> str:
     return f"{row.name} ({row.unit})"
-
-
-def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    r"""Returns an aligned Markdown table; the first line is its head, | is escaped.
-
-    Example:
-        >>> print(markdown_table([["a", "b"], ["1", "|x|"]]))
-        | a | b     |
-        |---|-------|
-        | 1 | \|x\| |
-    """
-    safe = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in lines]
-    widths = [max(len(cell) for cell in column) for column in zip(*safe, strict=True)]
-    rows = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
-        for line in safe
-    ]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([rows[0], rule, *rows[1:]])

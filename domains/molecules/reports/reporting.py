@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from structdiff.artifacts import write_json
-from structdiff.artifacts.table import Cell, write_csv
+from structdiff.artifacts.table import Cell, check_table, facts_of, write_csv
 from structdiff.domains.molecules.data import Loaded, read
 from structdiff.domains.molecules.reports.card import write_card
 from structdiff.domains.molecules.reports.doctor import examine
@@ -51,8 +51,8 @@ def score(
     data: Path,
     out: Path | None,
     *,
-    draws: int,
-    steps: int,
+    draws: int = 4,
+    steps: int = 500,
     seed: int,
     overwrite: bool,
 ) -> None:
@@ -65,7 +65,7 @@ def score(
         ValueError: If nothing can be scored, or `out` cannot be written.
     """
     if out is not None:
-        _check_table(out, overwrite=overwrite)
+        check_table(out, facts_of(out), overwrite=overwrite)
     model = Run.load(run)
     loaded = read(data, max_atoms=model.config.data.max_atoms)
     scores = score_molecules(
@@ -78,26 +78,8 @@ def score(
     if out is None:
         return
     write_csv(out, _rows(loaded, scores))
-    write_json(_facts_of(out), _facts(run, data, loaded, scores))
-    print(f"written: {out}, and what its numbers are: {_facts_of(out)}")
-
-
-def _facts_of(out: Path) -> Path:
-    return out.with_suffix(".json")
-
-
-def _check_table(out: Path, *, overwrite: bool) -> None:
-    """Refuses, before any work is done, a path that cannot or must not be written."""
-    if out.suffix.lower() != ".csv":
-        msg = f"cannot write {out}: scores are a .csv; choose such a name"
-        raise ValueError(msg)
-    if not out.parent.is_dir():
-        msg = f"no such folder: {out.parent}; create it first"
-        raise FileNotFoundError(msg)
-    for path in (out, _facts_of(out)):
-        if path.exists() and not overwrite:
-            msg = f"{path} exists; choose another name, or allow --overwrite"
-            raise ValueError(msg)
+    write_json(facts_of(out), _facts(run, data, loaded, scores))
+    print(f"written: {out}, and what its numbers are: {facts_of(out)}")
 
 
 def _rows(loaded: Loaded, scores: Scores) -> dict[str, list[Cell]]:

@@ -172,7 +172,8 @@ class Bayes(Reverse):
         column = self.end.column(x_t)
         mass = torch.full_like(column, -torch.inf)
         seen = column[..., : log_p.shape[-1]]
-        mass[..., : log_p.shape[-1]] = torch.where(log_p == -torch.inf, log_p, log_p - seen)
+        never = (log_p == -torch.inf) | (seen == -torch.inf)
+        mass[..., : log_p.shape[-1]] = torch.where(never, -torch.inf, log_p - seen)
         log_r = self.between.column(x_t) + self.start.push(mass)
         return torch.log_softmax(log_r, -1).to(log_p.dtype)
 

@@ -13,7 +13,7 @@ from structdiff.domains.molecules.data import Structures, embedded, read
 from structdiff.domains.molecules.drawing import frame, render
 from structdiff.domains.molecules.output import grid, trajectory, write
 from structdiff.domains.molecules.readers import files
-from structdiff.domains.molecules.reports.charts import curves
+from structdiff.reports.charts import curves
 
 METHANE = (
     [6, 1, 1, 1, 1],

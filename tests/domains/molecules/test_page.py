@@ -23,8 +23,9 @@ from structdiff.domains.molecules import (
 from structdiff.domains.molecules.chemistry import judge
 from structdiff.domains.molecules.codec import MoleculeCodec
 from structdiff.domains.molecules.recipe import build
-from structdiff.domains.molecules.reports.charts import curves, histograms
-from structdiff.domains.molecules.reports.page import (
+from structdiff.domains.molecules.reports.charts import histograms
+from structdiff.reports.charts import curves
+from structdiff.reports.page import (
     Heading,
     Picture,
     Table,

@@ -10,8 +10,8 @@ from structdiff.domains.molecules.reports.report import (
     Row,
     comparison,
     comparison_rows,
-    markdown_table,
 )
+from structdiff.reports.tables import markdown_table
 
 RATE = Row("validity", 0.756, 0.718, 0.792, "all drawn")
 LENGTH = Row("nearest", 0.0791, 0.072, math.inf, "median", "A")

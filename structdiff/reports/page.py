@@ -12,9 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from structdiff.domains.molecules.reports.report import markdown_table
+from structdiff.artifacts import write_atomic
+from structdiff.reports.tables import markdown_table
 
-__all__ = ["Block", "Heading", "Picture", "Table", "Words", "html_page", "markdown_page"]
+__all__ = [
+    "Block",
+    "Heading",
+    "Picture",
+    "Table",
+    "Words",
+    "html_page",
+    "markdown_page",
+    "write_page",
+]
 
 
 @dataclass(frozen=True)
@@ -121,3 +131,14 @@ def _markdown(block: Block) -> str:
             return markdown_table([head, *rows])
         case Picture(path, caption):
             return f"![{caption}]({path.name})"
+
+
+def write_page(folder: Path, title: str, blocks: Sequence[Block]) -> list[Path]:
+    """Write `evaluation.html` and `evaluation.md` beside the pictures, and say where."""
+    pages = {
+        "evaluation.html": html_page(title, blocks),
+        "evaluation.md": markdown_page(title, blocks),
+    }
+    for name, text in pages.items():
+        write_atomic(folder / name, text.encode())
+    return [folder / name for name in pages]

@@ -1,0 +1,162 @@
+"""Drawing texts at the command line: into a file, a folder of shards, or a list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from structdiff import __version__
+from structdiff.artifacts import Job, Made, Part, partition, piecewise
+from structdiff.domains.text.output import check_free, encode, escape, write
+from structdiff.domains.text.request import Request
+from structdiff.domains.text.run import Run
+from structdiff.runs import Progress, model_checksum, stoppable
+
+__all__ = ["collect", "fill", "sample"]
+
+
+def sample(
+    run: Path,
+    texts: int,
+    out: Path | None,
+    *,
+    folder: bool,
+    condition: Mapping[str, str],
+    guidance: float | Mapping[str, float] | None,
+    sizes: tuple[int, ...],
+    given: str | None,
+    only_valid: int | None,
+    settings: Mapping[str, Any],
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Draw texts and write or list them; a path without a suffix is a folder of shards."""
+    refuse(condition, guidance, only_valid)
+    shards = out is not None and (folder or out.is_dir() or not out.suffix)
+    if out is not None and not shards:
+        check_free(out, overwrite=overwrite)
+    loaded = Run.load(run).drawing(**settings)
+    asked = {"sizes": list(sizes) or None, "given": given, "seed": seed}
+    known = loaded.request(texts, sizes=list(sizes) or None, given=given, seed=seed)
+    if out is None:
+        print("\n".join(escape(text) for text in collect(loaded, known)))
+    elif shards:
+        fill(loaded, known, asked, out, overwrite=overwrite)
+    else:
+        print(write(out, collect(loaded, known), overwrite=overwrite))
+
+
+def refuse(
+    condition: Mapping[str, str],
+    guidance: float | Mapping[str, float] | None,
+    only_valid: int | None = None,
+) -> None:
+    """Refuse what the domain has no meaning for.
+
+    Raises:
+        ValueError: If there is such a thing.
+    """
+    if condition or guidance is not None:
+        msg = "a model of text has no conditions: leave out --condition and --guidance"
+        raise ValueError(msg)
+    if only_valid is not None:
+        msg = "every text is valid: leave out --only-valid, and say how many with -n"
+        raise ValueError(msg)
+
+
+def collect(run: Run, asked: Request) -> list[str]:
+    """Draw in one go.
+
+    Raises:
+        ValueError: If memory runs out for one text alone.
+        Stopped: If a signal asked to stop.
+    """
+    drawn = list[str]()
+
+    def word() -> str:
+        done = len(drawn)
+        return f"stopped after {done:,} texts, nothing is written; only a folder can go on"
+
+    texts = len(asked.counts)
+    with stoppable(word), Progress(texts, unit="text") as bar:
+
+        def make(part: Part) -> list[str]:
+            return run.draw(asked, part, done=bar.walk(part))
+
+        for _, made in piecewise(partition(texts, run.config.sampler.batch_size), make):
+            drawn.extend(made)
+            bar.settle(len(made))
+    return drawn
+
+
+def fill(
+    run: Run, known: Request, asked: Mapping[str, Any], path: Path, *, overwrite: bool
+) -> Job:
+    """Draw into a folder, a .txt file per batch.
+
+    A folder in which the same was begun is gone on with; it ends as it would have without a stop.
+
+    Arguments:
+        run: The model.
+        known: What to draw.
+        asked: The same in the words of who asked, for the record.
+        path: The folder.
+        overwrite: Whether a job that was asked otherwise is replaced.
+
+    Raises:
+        ValueError: If the folder holds something else, or memory runs out for one text alone.
+        Stopped: If a signal asked to stop.
+        OSError: If a file cannot be written.
+    """
+    texts = len(known.counts)
+    job = Job(
+        path, _describe(run, texts, asked), stem="texts", about=_about(run), overwrite=overwrite
+    )
+    if job.lost:
+        print(f"missing or changed, drawn again: {', '.join(job.lost)}")
+    if job.done:
+        print(f"{path} goes on after {_drawn(job):,} texts drawn")
+
+    def word() -> str:
+        return f"stopped after {_drawn(job):,} texts; run the same command to go on in {path}"
+
+    with stoppable(word), Progress(texts, unit="text", settled=_drawn(job)) as bar:
+
+        def make(part: Part) -> Made:
+            drawn = run.draw(known, part, done=bar.walk(part))
+            bar.settle(len(drawn))
+            return Made({".txt": encode(".txt", drawn)}, {"drawn": len(drawn)})
+
+        job.run(partition(texts, run.config.sampler.batch_size), make)
+    shards = f"{len(job.records()):,} shards, one text a line"
+    print(f"{_drawn(job):,} texts written to {path}, {shards}")
+    return job
+
+
+def _drawn(job: Job) -> int:
+    return sum(record.counts["drawn"] for record in job.records())
+
+
+def _describe(run: Run, texts: int, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the texts follow from, for JSON; the model as a checksum."""
+    model = run.config.model_dump(mode="json", exclude={"sampler", "training"})
+    return {
+        "domain": "text",
+        "model": model_checksum(run.folder, model, run.codec.state()),
+        "texts": texts,
+        **asked,
+        "sampler": run.config.sampler.model_dump(mode="json"),
+    }
+
+
+def _about(run: Run) -> dict[str, str]:
+    """What else is worth knowing."""
+    return {
+        "structdiff": __version__,
+        "torch": torch.__version__,
+        "run": str(run.folder.path),
+        "device": str(run.device),
+    }

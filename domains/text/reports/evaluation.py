@@ -1,0 +1,327 @@
+"""How good a model of text is: a page beside real text and n-gram models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import structdiff
+from structdiff.artifacts import write_atomic, write_json
+from structdiff.domains.text.codec import TextCodec
+from structdiff.domains.text.data import Corpus, Data
+from structdiff.domains.text.metrics import (
+    Distance,
+    distinct,
+    known_words,
+    ngram_distances,
+    repetition,
+    words,
+)
+from structdiff.domains.text.ngram import NGram
+from structdiff.domains.text.output import encode, escape
+from structdiff.domains.text.overlap import overlaps
+from structdiff.domains.text.reports.charts import measures as picture
+from structdiff.domains.text.run import Run, load_data
+from structdiff.domains.text.scoring import Scores, score, windows
+from structdiff.reports.charts import curves
+from structdiff.reports.page import Block, Heading, Picture, Table, Words, write_page
+from structdiff.reports.tables import markdown_table
+
+__all__ = ["Evaluation", "evaluate_run", "reference_bits"]
+
+_SCORED = 1 << 15  # tokens of held-out text
+_DRAWS = 4
+_READ = 1 << 21  # tokens of the training text whose words are known
+_ORDERS = (1, 2, 3, 5)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Arguments:
+        likelihood: Scores of held-out text; None where there is none.
+        references: Bits per token of the same text under n-gram models of the training text.
+        distances: Of n-grams of drawn text from real text.
+        rows: Name, value of the drawn texts and of as many real ones.
+        texts: What was drawn.
+        files: What was written.
+    """
+
+    likelihood: Scores | None
+    references: dict[str, float]
+    distances: dict[int, Distance]
+    rows: list[tuple[str, float, float]]
+    texts: list[str]
+    files: list[Path] = field(default_factory=list)
+
+    def bits(self) -> list[list[str]]:
+        """Bits of held-out text, the head first."""
+        if self.likelihood is None:
+            return [["model", "bits per token"], ["none", "there is no held-out text"]]
+        token, token_error = self.likelihood.per_token()
+        character, error = self.likelihood.per_character()
+        share = character.value / token.value
+        rows = [["model", "bits per character", "95 % over texts", "Monte Carlo", "per token"]]
+        rows += [
+            [name, f"{bits * share:.3f}", "", "", f"{bits:.3f}"]
+            for name, bits in self.references.items()
+        ]
+        ends = f"[{character.low:.3f}, {character.high:.3f}]"
+        mine = [f"{character.value:.3f}", ends, f"+- {error:.2g}"]
+        return [*rows, ["the run (upper bound)", *mine, f"{token.value:.3f} +- {token_error:.2g}"]]
+
+    def apart(self) -> list[list[str]]:
+        """Distances of n-grams, the head first."""
+        head = ["n", "total variation", "of real text", "Jensen-Shannon (bits)", "of real text"]
+        rows = [
+            [
+                str(n),
+                f"{one.total_variation:.3f}",
+                f"{one.baseline_total_variation:.3f}",
+                f"{one.jensen_shannon:.3f}",
+                f"{one.baseline_jensen_shannon:.3f}",
+            ]
+            for n, one in self.distances.items()
+        ]
+        return [head, *rows]
+
+    def others(self) -> list[list[str]]:
+        """The other measures, the head first."""
+        rows = [[name, _shown(drawn), _shown(real)] for name, drawn, real in self.rows]
+        return [["measure", f"drawn ({len(self.texts):,})", "real"], *rows]
+
+    def table(self) -> str:
+        """All of it, Markdown."""
+        tables = [self.bits(), *([self.apart()] if self.distances else []), self.others()]
+        return "\n\n".join(markdown_table(rows) for rows in tables)
+
+    def numbers(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {
+            "held-out text": None if self.likelihood is None else self.likelihood.facts(),
+            "n-gram models, bits per token": self.references,
+            "distances of n-grams": {str(n): one._asdict() for n, one in self.distances.items()},
+            "drawn and real": {
+                name: {"drawn": _plain(drawn), "real": _plain(real)}
+                for name, drawn, real in self.rows
+            },
+        }
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _shown(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "-"
+
+
+@dataclass(frozen=True)
+class _Film:
+    """A noisy text on its way."""
+
+    frames: dict[int, str] = field(default_factory=dict)
+
+    def watch(self, step: int, texts: list[str]) -> None:
+        """Keep the first text."""
+        self.frames[step] = texts[0]
+
+    def chosen(self) -> list[tuple[str, str]]:
+        """Six of the frames, from noise to text."""
+        steps = sorted(self.frames)
+        places = np.unique(np.linspace(0, len(steps) - 1, 6).astype(int)).tolist()
+        return [(str(steps[i]), escape(self.frames[steps[i]])) for i in places]
+
+
+def evaluate_run(
+    run: Run,
+    texts: int = 200,
+    *,
+    seed: int = 0,
+    out: Path | None = None,
+    source: Path | None = None,
+    say: Callable[[str], None] = print,
+    progress: bool = True,
+) -> Evaluation:
+    """Draw texts, measure them beside real ones, and write a page, files and a picture.
+
+    Arguments:
+        run: The model.
+        texts: How many to draw.
+        seed: Start of the random numbers.
+        out: Folder for what is written, `samples/` of the run by default.
+        source: Where the run's text lies, if not where its config says.
+        say: Where to report.
+        progress: Whether to show bars.
+    """
+    folder, film = out or run.folder.samples, _Film()
+    data = load_data(run.config, source, run.codec.vocabulary)
+    say(f"drawing {texts} texts, {run.config.sampler.kind}")
+    drawn = run.sample(texts, seed=seed, watch=film.watch, progress=progress)
+    say("how likely held-out text is")
+    held = data.test if len(data.test) else data.validation
+    likelihood = held_out(run, held, seed, progress=progress) if len(held) else None
+    say("measuring what was drawn beside real text")
+    evaluation = Evaluation(
+        likelihood,
+        reference_bits(data, held) if len(held) else {},
+        _distances(data, drawn),
+        _rows(run.codec, data, drawn),
+        drawn,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    _keep(folder, run, evaluation, film, seed)
+    return evaluation
+
+
+def held_out(run: Run, corpus: Corpus, seed: int, *, progress: bool) -> Scores:
+    """Scores of samples of a corpus, evenly spread."""
+    few = max(2, _SCORED // max(1, corpus.length))
+    ids = [corpus.window(i) for i in _spread(len(corpus), few)]
+    texts = windows(run.codec, ids)
+    return score(run.denoiser, texts, draws=_DRAWS, seed=seed, progress=progress)
+
+
+def reference_bits(data: Data, held: Corpus) -> dict[str, float]:
+    """Bits per token of held-out text under n-gram models of the training text, by name."""
+    size, found = data.vocabulary.size, dict[str, float]()
+    train, test = _texts(data.train), _texts(held)
+    for order in _ORDERS:
+        if order * math.log2(size) >= 62:
+            break
+        longest = max(len(text) for text in test)
+        if longest < order or max(len(text) for text in train) < order:
+            break
+        model = NGram.fit(train, size, order)
+        nats = np.concatenate([model.nats(text) for text in test])
+        found[f"{order}-gram"] = float(nats.mean() / math.log(2))
+    return found
+
+
+def _texts(corpus: Corpus) -> list[NDArray[Any]]:
+    """Running text as one, documents each."""
+    if corpus.ends is None:
+        return [corpus.tokens]
+    return [corpus.window(i) for i in range(len(corpus))]
+
+
+def _spread(total: int, most: int) -> list[int]:
+    """At most so many places, evenly spread."""
+    places = np.linspace(0, total - 1, min(total, most)).astype(int)
+    return [int(place) for place in np.unique(places)]
+
+
+def _distances(data: Data, drawn: Sequence[str]) -> dict[int, Distance]:
+    """Distances of n-grams of characters; none where there is too little held-out text."""
+    if not len(data.test) or not len(data.validation):
+        return {}
+    reference = data.test.texts(range(len(data.test)))
+    real = data.validation.texts(range(len(data.validation)))
+    least = min(len(text) for texts in (drawn, reference, real) for text in texts)
+    orders = [n for n in (1, 2, 3, 4) if n <= least]
+    return ngram_distances(drawn, reference, real, orders) if orders else {}
+
+
+def _rows(codec: TextCodec, data: Data, drawn: list[str]) -> list[tuple[str, float, float]]:
+    """Measures of drawn text and of as much real text, held out if there is some."""
+    source = data.validation if len(data.validation) else data.train
+    real = source.texts(_spread(len(source), len(drawn)))
+    known = set(words(codec.vocabulary.decode(data.train.tokens[:_READ])))
+    documents = data.train.ends is not None
+    measures: dict[str, Callable[[Sequence[str]], float]] = {
+        "words that training text has": lambda texts: known_words(texts, known, whole=documents),
+        "distinct words": lambda texts: distinct(texts, 1),
+        "distinct 2-grams of words": lambda texts: distinct(texts, 2),
+        "distinct 3-grams of words": lambda texts: distinct(texts, 3),
+        "repeated 4-grams of words in a text": lambda texts: repetition(texts, 4),
+    }
+    rows = [(name, measure(drawn), measure(real)) for name, measure in measures.items()]
+    copied = [_copied(codec, data, texts) for texts in (drawn, real)]
+    title = "characters in one piece as in training text"
+    mean, most = ([float(each) for each in map(f, copied)] for f in (np.mean, np.max))
+    rows += [(f"{title}, mean", mean[0], mean[1]), (f"{title}, most", most[0], most[1])]
+    return rows
+
+
+def _copied(codec: TextCodec, data: Data, texts: Sequence[str]) -> list[int]:
+    """Characters of the longest part of each text that the training text has."""
+    ids = [codec.vocabulary.encode(text) for text in texts]
+    found = overlaps(ids, data.train.tokens)
+    return [
+        codec.vocabulary.characters(one[part.start : part.start + part.length])
+        for one, part in zip(ids, found, strict=True)
+    ]
+
+
+def _keep(folder: Path, run: Run, evaluation: Evaluation, film: _Film, seed: int) -> None:
+    """Write texts, pictures, page and numbers."""
+    files = evaluation.files
+    write_atomic(folder / "texts.txt", encode(".txt", evaluation.texts))
+    files.append(folder / "texts.txt")
+    pictures = list[Block]()
+    if evaluation.likelihood is not None and evaluation.distances:
+        path = folder / "measures.png"
+        bits = {**evaluation.references, "run": evaluation.likelihood.per_token()[0].value}
+        picture(bits, evaluation.distances, "token", path)
+        pictures.append(Picture(path, "Held-out text, and n-grams of what was drawn."))
+        files.append(path)
+    path = folder / "training.png"
+    if curves(run.folder.read_metrics(), path, unit="nats a token"):
+        pictures.append(Picture(path, "How training went."))
+        files.append(path)
+    settings = _settings(run, evaluation, seed)
+    title = f"Evaluation of {run.folder.path.resolve().name}"
+    files += write_page(folder, title, _blocks(evaluation, settings, pictures, film))
+    write_json(folder / "evaluation.json", {**evaluation.numbers(), "settings": dict(settings)})
+    files.append(folder / "evaluation.json")
+
+
+def _settings(run: Run, evaluation: Evaluation, seed: int) -> list[tuple[str, str]]:
+    """What was drawn, and how."""
+    sampler = run.config.sampler.model_dump()
+    found = {
+        "run": run.folder.path,
+        "texts": f"{len(evaluation.texts)}, none rejected or corrected",
+        **{name.replace("_", " "): value for name, value in sampler.items()},
+        "noise": run.config.noise.process,
+        "seed": seed,
+        "structdiff": structdiff.__version__,
+    }
+    return [(name, str(value)) for name, value in found.items()]
+
+
+def _blocks(
+    evaluation: Evaluation,
+    settings: list[tuple[str, str]],
+    pictures: list[Block],
+    film: _Film,
+) -> list[Block]:
+    """The page."""
+    bits, apart, others = evaluation.bits(), evaluation.apart(), evaluation.others()
+    shown = [(str(i + 1), escape(text)) for i, text in enumerate(evaluation.texts[:10])]
+    return [
+        Table(("setting", "value"), settings),
+        Heading("Held-out text"),
+        Words(
+            "The run's number is an upper bound on -log p of texts given their lengths; n-gram "
+            "models see all tokens before a token, and add 0.1 to every count."
+        ),
+        Table(bits[0], bits[1:]),
+        Heading("Drawn beside real"),
+        Table(apart[0], apart[1:]),
+        Table(others[0], others[1:]),
+        Heading("Drawn texts"),
+        Words("The first ones; \\n is a line end."),
+        Table(("number", "text"), shown),
+        Heading("A text on its way"),
+        Table(("step", "text"), film.chosen()),
+        Heading("Pictures"),
+        *pictures,
+    ]

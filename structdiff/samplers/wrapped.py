@@ -1,0 +1,129 @@
+"""What walks around a sampler share: binding, and addresses and noise of their own.
+
+A walk around a sampler draws beside its steps. Its draws lie at addresses beyond those of any
+sampler, so that the sampler draws what it would draw alone, under every source of noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor
+
+from structdiff.batch import Batch
+from structdiff.denoiser import Denoiser
+from structdiff.layout import Layout
+from structdiff.processes import Finite
+from structdiff.random import Around, Randomness
+from structdiff.samplers.base import Sampler, Walk
+
+__all__ = ["Displaced", "Wrapped", "class_leaves", "free_rows"]
+
+BEYOND = 1 << 32
+"""First address beyond those of a sampler's own steps."""
+
+
+def class_leaves(denoiser: Denoiser, who: str) -> tuple[str, ...]:
+    """Names of the leaves on classes.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    process: Any = denoiser.process
+    names: tuple[str, ...] = process.offering(Finite)
+    if not names:
+        has = f"{who} chooses among rows on classes"
+        msg = f"{has}, but no leaf of the process is one: use a sampler as it is"
+        raise ValueError(msg)
+    return names
+
+
+def free_rows(batch: Batch, name: str) -> Tensor:
+    """Rows of a leaf of which not all entries are given, `(rows,)`."""
+    given = batch.given.get(name)
+    if given is None:
+        return torch.ones(batch.layouts[name].rows, dtype=torch.bool, device=batch.device)
+    return ~(given if given.ndim == 1 else given.flatten(1).all(1))
+
+
+class Wrapped(Walk):
+    """A sampler with something done beside its steps.
+
+    Arguments:
+        sampler: The sampler.
+    """
+
+    random: Randomness
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
+
+    def prepare(self) -> None:  # noqa: B027
+        """Make what depends on the grid and the batch, once; called by `bind`."""
+
+    @final
+    def bind(self, batch: Batch, random: Randomness) -> Self:
+        """A copy bound to a batch.
+
+        Arguments:
+            batch: Gives layouts, conditions, and the values of given entries.
+            random: Where the noise comes from.
+        """
+        bound = object.__new__(type(self))
+        bound.__dict__.update(self.__dict__)
+        bound.sampler, bound.random = self.sampler.bind(batch, random), random
+        bound.prepare()
+        return bound
+
+    @property
+    @final
+    def steps(self) -> int:
+        """Number of steps of the sampler."""
+        return self.sampler.steps
+
+    @final
+    def beside(self, i: int, part: int = 0, parts: int = 1) -> Randomness:
+        """The noise of one of several draws beside step i."""
+        return self.random.scoped(step=BEYOND + parts * i + part)
+
+    @final
+    def uniform(self, random: Randomness, name: str, what: str) -> Tensor:
+        """A number for each row of a leaf, `(rows,)`, float64."""
+        batch = self.sampler.batch
+        layout = batch.layouts[name]
+        scoped = random.scoped(leaf=f"{what} of {name}", ids=batch.ids, layout=layout)
+        return scoped.uniform((layout.rows,), torch.float64, batch.device)
+
+
+class Displaced(Around):
+    """Another source whose steps are later ones.
+
+    Arguments:
+        source: Where the numbers come from.
+        first: Which step of the source step 0 is.
+    """
+
+    def __init__(self, source: Randomness, first: int) -> None:
+        super().__init__(source)
+        self.first = first
+
+    def normal(
+        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
+        """As the source draws them."""
+        return self.source.normal(shape, dtype, device)
+
+    def scoped(
+        self,
+        *,
+        leaf: str | None = None,
+        step: int | None = None,
+        ids: Tensor | None = None,
+        layout: Layout | None = None,
+    ) -> Displaced:
+        """The source at that address; step k is step `first + k` of the source."""
+        place = None if step is None else self.first + step
+        source = self.source.scoped(leaf=leaf, step=place, ids=ids, layout=layout)
+        return Displaced(source, self.first)
