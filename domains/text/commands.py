@@ -12,7 +12,7 @@ from structdiff.domains.text.generation import sample
 from structdiff.domains.text.output import escape
 from structdiff.domains.text.recipe import TextConfig
 from structdiff.domains.text.reports.card import write_card
-from structdiff.domains.text.reports.evaluation import held_out, reference_bits
+from structdiff.domains.text.reports.measuring import held_out, reference_bits
 from structdiff.domains.text.reports.reporting import doctor, evaluate, score
 from structdiff.domains.text.run import load_data
 from structdiff.domains.text.run import train as train_run

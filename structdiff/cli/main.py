@@ -145,7 +145,8 @@ def _one_line(error: Exception) -> str:
     lines = []
     for item in fields():
         name = ".".join(str(part) for part in item["loc"])
-        lines.append(f"{name} = {item['input']!r}: {item['msg']}")
+        whole = item["msg"].removeprefix("Value error, ")  # of settings that do not go together
+        lines.append(f"{name} = {item['input']!r}: {item['msg']}" if name else whole)
     return "; ".join(lines)
 
 

@@ -34,8 +34,7 @@ class _LogProbabilities(torch.autograd.Function):
         log_p = torch.log_softmax(logits, -1)
         at, certain = value.unsqueeze(-1), certain.unsqueeze(-1)
         known = log_p.gather(-1, at).masked_fill_(certain, 0.0)
-        log_p.add_(torch.zeros_like(known).masked_fill_(certain, -torch.inf))
-        log_p.scatter_(-1, at, known)
+        log_p.add_(torch.where(certain, -torch.inf, 0.0)).scatter_(-1, at, known)
         ctx.save_for_backward(log_p, certain)
         return log_p
 
@@ -76,31 +75,34 @@ def draw_class(log_p: Tensor, uniform: Tensor) -> Tensor:
         >>> draw_class(torch.tensor([0.2, 0.5, 0.3]).log(), torch.tensor(0.6))
         tensor(1)
     """
-    p = torch.softmax(log_p, -1)
-    classes = p.shape[-1]
-    uniform = uniform.unsqueeze(-1)
+    classes, uniform = log_p.shape[-1], uniform.unsqueeze(-1)
+    p = torch.softmax(log_p, -1)  # faster than exp
     if classes <= 64:
         return _place(p.cumsum(-1), uniform.to(p.dtype)).squeeze(-1)
     width = 2 ** max(4, round(math.log2(classes) / 2) - 1)
-    blocks = classes // width
-    sums = p[..., : blocks * width].unflatten(-1, (blocks, width)).sum(-1)
-    if classes > blocks * width:
-        rest = p[..., blocks * width :].sum(-1, keepdim=True)
-        sums = torch.cat([sums, rest], -1)
+    sums = _block_sums(p, width)
     edges = sums.cumsum(-1, dtype=torch.float64)
-    block = _place(edges, uniform.double())
-    target = uniform.double() * edges[..., -1:] - (
-        edges.gather(-1, block) - sums.gather(-1, block)
-    )
+    uniform = uniform.double()
+    block = _place(edges, uniform)
+    target = uniform * edges[..., -1:] - (edges.gather(-1, block) - sums.gather(-1, block))
     index = block * width + torch.arange(width, device=p.device)
-    inside = p.gather(-1, index.clamp(max=classes - 1)).masked_fill_(index >= classes, 0.0)
-    inside = inside.cumsum(-1, dtype=torch.float64)
+    inside = p.gather(-1, index.clamp_(max=classes - 1)).double()
+    if classes % width:
+        inside[..., 1:] *= index.diff() > 0  # past the end the last class stands again
+    inside = inside.cumsum(-1)
     return (block * width + _place(inside, target / inside[..., -1:])).squeeze(-1)
+
+
+def _block_sums(p: Tensor, width: int) -> Tensor:
+    """Sums over blocks of `width` classes, the last one shorter."""
+    blocks, rest = divmod(p.shape[-1], width)
+    if not rest:
+        return p.unflatten(-1, (blocks, width)) @ p.new_ones(width)
+    sums = p[..., :-rest].unflatten(-1, (blocks, width)).sum(-1)
+    return torch.cat([sums, p[..., -rest:].sum(-1, keepdim=True)], -1)
 
 
 def _place(edges: Tensor, uniform: Tensor) -> Tensor:
     """Which class a quantile falls into, `(..., 1)`: always one with mass."""
-    last = edges[..., -1:]
-    below = last * (1 - torch.finfo(edges.dtype).eps)
-    target = torch.minimum(uniform * last, below)
+    target = uniform.clamp(max=1 - torch.finfo(edges.dtype).eps) * edges[..., -1:]
     return torch.searchsorted(edges, target.contiguous(), right=True)

@@ -27,7 +27,7 @@ from structdiff.schedules import Flow
 from timing import Contestant, Ratio, ratios, table, where
 
 LENGTH = 256
-SIZES = {27: 32, 256: 16, 50_257: 2}
+SIZES = {27: 32, 256: 32, 50_257: 2}
 """Number of classes to sequences in a batch."""
 
 Loss = Callable[[Categorical, Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -113,8 +113,9 @@ def test_a_correction_keeps_mean_and_deviation_of_normal_data():
         middle, width = level.alpha * mean, ((level.alpha * std) ** 2 + level.sigma**2).sqrt()
         x = middle.repeat(8)
         x[-1] += width
-        bound = walk.bind(Batch.of(x), Impulses())
-        y = bound.correct(Carry({"x": x}), 1, 0).x["x"]
+        random = Impulses()
+        y = walk.bind(Batch.of(x), random).correct(Carry({"x": x}), 1, 0).x["x"]
+        assert random.draws == 2, "fresh noise both ways"
         assert float((y[0] - middle).abs()) < 1e-12
         errors.append(float(((y[1:] - y[0]).square().sum().sqrt() - width).abs()))
     assert abs(math.log2(errors[1] / errors[2]) - 2) < 0.2

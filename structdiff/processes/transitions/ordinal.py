@@ -112,15 +112,17 @@ class OrdinalKernel(Kernel):
         """g, `(..., 2 K)`."""
         return self.chain.sites.walk(self.tau)
 
-    def _row(self, walk: Tensor, x: Tensor) -> Tensor:
-        """Q(x, j) = Q(j, x) for all j."""
+    def _log_row(self, walk: Tensor, x: Tensor) -> Tensor:
+        """log Q(x, j) = log Q(j, x) for all j."""
+        if walk.ndim == 1:
+            return safe_log(self.chain.inner.matrix(walk))[x]
         others = torch.arange(self.chain.classes, device=x.device)
         at = x.unsqueeze(-1)
-        return take(walk, at - others) + take(walk, at + others + 1)
+        return safe_log(take(walk, at - others) + take(walk, at + others + 1))
 
     def draw(self, x_s: Tensor, uniform: Tensor) -> Tensor:
         """By inverse CDF."""
-        fresh = draw_class(safe_log(self._row(self.chain.sites.quick(self.tau), x_s)), uniform)
+        fresh = draw_class(self._log_row(self.chain.sites.quick(self.tau), x_s), uniform)
         return torch.where(self.tau == 0, x_s, fresh)
 
     def log_prob(self, x_t: Tensor, x_s: Tensor) -> Tensor:
@@ -130,7 +132,7 @@ class OrdinalKernel(Kernel):
 
     def column(self, x_t: Tensor) -> Tensor:
         """A row: the matrix is symmetric."""
-        return safe_log(self._row(self.walk, x_t))
+        return self._log_row(self.walk, x_t)
 
     def push(self, log_law: Tensor) -> Tensor:
         """By the matrix where rows share the time, else by those of the digits of the times."""

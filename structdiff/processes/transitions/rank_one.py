@@ -13,6 +13,7 @@ References:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -93,13 +94,13 @@ class RankOne(Transition):
         if times.ndim > 1:
             return row_steps(self, schedule, times, eta, x)
         level = schedule(times)
-        alpha, sigma = level.alpha.to(x.device), level.sigma.to(x.device)
-        still = (level.alpha[:-1] == level.alpha[1:]).tolist()
-        ends = zip(alpha[:-1], sigma[:-1], alpha[1:], sigma[1:], strict=True)
-        share = float(eta) ** 2
+        levels = list(zip(level.alpha.tolist(), level.sigma.tolist(), strict=True))
+        law, share = self.stationary.to(x.device), float(eta) ** 2
         return [
-            Still(self.symbols) if flag else RankOneStep(*end, share, self.stationary, self.redraw)
-            for end, flag in zip(ends, still, strict=True)
+            Still(self.symbols)
+            if start[0] == end[0]
+            else RankOneStep(*start, *end, share, law, self.redraw)
+            for start, end in itertools.pairwise(levels)
         ]
 
     def settled(self, x_t: Tensor) -> Tensor | None:

@@ -40,7 +40,7 @@ __all__ = ["RankOneStep"]
 
 
 class RankOneStep(Reverse):
-    """A step between two levels, 0-dim float64.
+    """A step between two levels.
 
     Arguments:
         alpha_t: Survival at the start.
@@ -54,10 +54,10 @@ class RankOneStep(Reverse):
 
     def __init__(
         self,
-        alpha_t: Tensor,
-        sigma_t: Tensor,
-        alpha_s: Tensor,
-        sigma_s: Tensor,
+        alpha_t: float,
+        sigma_t: float,
+        alpha_s: float,
+        sigma_s: float,
         bayes: float,
         law: Tensor,
         redraw: Callable[[Tensor], Tensor],
@@ -80,8 +80,8 @@ class RankOneStep(Reverse):
 
     def _log_carry(self, log_p: Tensor, at: Tensor) -> Tensor:
         c = self.sigma_s / self.sigma_t
-        fresh = log_p + torch.log1p(-c)
-        stay = torch.logaddexp(fresh.gather(-1, at), torch.log(c).to(fresh))
+        fresh = log_p + _log(1 - c)
+        stay = torch.logaddexp(fresh.gather(-1, at), fresh.new_tensor(_log(c)))
         return fresh.scatter(-1, at, stay)
 
     def _log_bayes(self, log_p: Tensor, at: Tensor) -> Tensor:
@@ -90,14 +90,12 @@ class RankOneStep(Reverse):
         pi_i = log_pi_i.exp()
         a = self.alpha_t / self.alpha_s
         scale = torch.log(self.alpha_t + self.sigma_t * pi_i)
-        others = torch.log(-torch.expm1(log_p_i)) - torch.log(self.sigma_t)
+        others = torch.log(-torch.expm1(log_p_i)) - _log(self.sigma_t)
         log_v = torch.logaddexp(others, log_p_i + log_pi_i - scale)
-        from_data = torch.log((1 - a) * self.alpha_s / self.sigma_t)
-        from_noise = torch.log((1 - a) * self.sigma_s)
+        from_data = _log((1 - a) * self.alpha_s / self.sigma_t)
+        from_noise = _log((1 - a) * self.sigma_s)
         away = torch.logaddexp(log_p + from_data, log_law + log_v + from_noise)
-        stay = torch.logaddexp(
-            log_p_i + torch.log(self.alpha_s) - scale, log_v + torch.log(self.sigma_s)
-        )
+        stay = torch.logaddexp(log_p_i + _log(self.alpha_s) - scale, log_v + _log(self.sigma_s))
         return away.scatter(-1, at, stay + torch.log(a + (1 - a) * pi_i))
 
     def draw(self, log_p: Tensor, x_t: Tensor, uniform: Tensor) -> Tensor:
@@ -108,7 +106,7 @@ class RankOneStep(Reverse):
         clean = draw_class(log_p, ((place - noise) / data).clamp_(0, 1))
         return torch.where(place < 0, x_t, torch.where(place < noise, fresh, clean))
 
-    def shares(self, log_p: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def shares(self, log_p: Tensor, x_t: Tensor) -> tuple[float, Tensor, Tensor]:
         """A, and B and C of the shape of x_t; float64."""
         at = x_t.clamp(max=log_p.shape[-1] - 1).unsqueeze(-1)
         p_i = log_p.gather(-1, at).squeeze(-1).double().exp_()
@@ -120,3 +118,7 @@ class RankOneStep(Reverse):
         noise = (1 - self.alpha_t * q).clamp_(min=0).mul_(share * (1 - a) * c)
         stay = (self.alpha_s - self.alpha_t) * q + 1
         return data, noise, stay.mul_(share * a * c).add_((1 - share) * c)
+
+
+def _log(x: float) -> float:
+    return math.log(x) if x > 0 else -math.inf

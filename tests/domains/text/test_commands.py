@@ -10,7 +10,7 @@ import pytest
 from structdiff.artifacts import RunFolder
 from structdiff.cli.main import main
 from structdiff.domains.text import output
-from structdiff.domains.text.reports import evaluation
+from structdiff.domains.text.reports.measuring import reference_bits
 
 SMALL = [
     *("--network.width", "16", "--network.layers", "1", "--network.heads", "2"),
@@ -167,7 +167,7 @@ def test_the_reference_is_the_n_gram_model_of_the_tokens():
     """Two letters in turn: known from the one before, a bit apart from it."""
     corpus = type("C", (), {"ends": None, "tokens": np.arange(4000) % 2})()
     data = type("D", (), {"vocabulary": type("V", (), {"size": 2})(), "train": corpus})()
-    bits = evaluation.reference_bits(data, corpus)
+    bits = reference_bits(data, corpus)
     assert bits["1-gram"] == pytest.approx(1, abs=1e-3)
     assert bits["2-gram"] < 0.001
 
@@ -256,3 +256,19 @@ def test_a_bad_name_is_refused_before_any_work(say, path, tmp_path, name, messag
 def test_the_settings_of_molecules_are_not_those_of_text(say, source, tmp_path):
     words = ("--data", source, "--out", tmp_path / "r")
     assert "element" in refusal(say("train", "text", *words, "--noise.element", "uniform"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--loss.given", "0.5"], "loss.given is not needed with noise.process absorbing"),
+        (["--network.width", "10"], "network.width must be a multiple of twice network.heads"),
+        (["--noise.process", "gamma"], "gamma"),
+        (["--data.tokens", "words"], "tokens must be one of characters, bytes, bpe, wordpiece"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_short_line(say, tmp_path, words, message):
+    line = refusal(say("train", "text", *words, "--out", tmp_path / "run"))
+    assert message in line
+    assert len(line) < 400
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,111 @@
+"""Measures of drawn text beside real text, and of held-out text beside n-gram models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from structdiff.domains.text.codec import TextCodec
+from structdiff.domains.text.data import Corpus, Data
+from structdiff.domains.text.metrics import (
+    Distance,
+    distinct,
+    known_words,
+    ngram_distances,
+    repetition,
+    words,
+)
+from structdiff.domains.text.ngram import NGram
+from structdiff.domains.text.overlap import overlaps
+from structdiff.domains.text.run import Run
+from structdiff.domains.text.scoring import Scores, score, windows
+
+__all__ = ["beside", "distances", "held_out", "reference_bits"]
+
+_SCORED = 1 << 15  # tokens of held-out text
+_DRAWS = 4
+_READ = 1 << 21  # tokens of the training text whose words are known
+_ORDERS = (1, 2, 3, 5)
+
+
+def held_out(run: Run, corpus: Corpus, seed: int, *, progress: bool) -> Scores:
+    """Scores of samples of a corpus, evenly spread."""
+    few = max(2, _SCORED // max(1, corpus.length))
+    ids = [corpus.window(i) for i in _spread(len(corpus), few)]
+    texts = windows(run.codec, ids)
+    return score(run.denoiser, texts, draws=_DRAWS, seed=seed, progress=progress)
+
+
+def reference_bits(data: Data, held: Corpus) -> dict[str, float]:
+    """Bits per token of held-out text under n-gram models of the training text, by name."""
+    size, found = data.vocabulary.size, dict[str, float]()
+    train, test = _texts(data.train), _texts(held)
+    for order in _ORDERS:
+        if order * math.log2(size) >= 62:
+            break
+        longest = max(len(text) for text in test)
+        if longest < order or max(len(text) for text in train) < order:
+            break
+        model = NGram.fit(train, size, order)
+        nats = np.concatenate([model.nats(text) for text in test])
+        found[f"{order}-gram"] = float(nats.mean() / math.log(2))
+    return found
+
+
+def _texts(corpus: Corpus) -> list[NDArray[Any]]:
+    """Running text as one, documents each."""
+    if corpus.ends is None:
+        return [corpus.tokens]
+    return [corpus.window(i) for i in range(len(corpus))]
+
+
+def _spread(total: int, most: int) -> list[int]:
+    """At most so many places, evenly spread."""
+    places = np.linspace(0, total - 1, min(total, most)).astype(int)
+    return [int(place) for place in np.unique(places)]
+
+
+def distances(data: Data, drawn: Sequence[str]) -> dict[int, Distance]:
+    """Distances of n-grams of characters; none where there is too little held-out text."""
+    if not len(data.test) or not len(data.validation):
+        return {}
+    reference = data.test.texts(range(len(data.test)))
+    real = data.validation.texts(range(len(data.validation)))
+    least = min(len(text) for texts in (drawn, reference, real) for text in texts)
+    orders = [n for n in (1, 2, 3, 4) if n <= least]
+    return ngram_distances(drawn, reference, real, orders) if orders else {}
+
+
+def beside(codec: TextCodec, data: Data, drawn: list[str]) -> list[tuple[str, float, float]]:
+    """Measures of drawn text and of as much real text, held out if there is some."""
+    source = data.validation if len(data.validation) else data.train
+    real = source.texts(_spread(len(source), len(drawn)))
+    known = set(words(codec.vocabulary.decode(data.train.tokens[:_READ])))
+    documents = data.train.ends is not None
+    measures: dict[str, Callable[[Sequence[str]], float]] = {
+        "words that training text has": lambda texts: known_words(texts, known, whole=documents),
+        "distinct words": lambda texts: distinct(texts, 1),
+        "distinct 2-grams of words": lambda texts: distinct(texts, 2),
+        "distinct 3-grams of words": lambda texts: distinct(texts, 3),
+        "repeated 4-grams of words in a text": lambda texts: repetition(texts, 4),
+    }
+    rows = [(name, measure(drawn), measure(real)) for name, measure in measures.items()]
+    copied = [_copied(codec, data, texts) for texts in (drawn, real)]
+    title = "characters in one piece as in training text"
+    mean, most = ([float(each) for each in map(f, copied)] for f in (np.mean, np.max))
+    rows += [(f"{title}, mean", mean[0], mean[1]), (f"{title}, most", most[0], most[1])]
+    return rows
+
+
+def _copied(codec: TextCodec, data: Data, texts: Sequence[str]) -> list[int]:
+    """Characters of the longest part of each text that the training text has."""
+    ids = [codec.vocabulary.encode(text) for text in texts]
+    found = overlaps(ids, data.train.tokens)
+    return [
+        codec.vocabulary.characters(one[part.start : part.start + part.length])
+        for one, part in zip(ids, found, strict=True)
+    ]
