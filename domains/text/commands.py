@@ -42,7 +42,7 @@ def train(
     print(f"the run is in {out}; draw from it with: structdiff sample {out} -n 5")
 
 
-def demo(out: Path = Path("runs/text-demo"), steps: int = 1_200) -> None:
+def demo(out: Path = Path("runs/text-demo"), steps: int = 800) -> None:
     """Train a small model on the topics of Python's help in minutes and show what it makes.
 
     Args:
@@ -56,10 +56,9 @@ def demo(out: Path = Path("runs/text-demo"), steps: int = 1_200) -> None:
     print("\n2. how likely held-out text is")
     data = load_data(run.config, None, run.codec.vocabulary)
     scores = held_out(run, data.test, 0, progress=True)
-    (bits, _), (each, _) = scores.per_character(), scores.per_token()
     print(scores.summary())
-    for name, reference in reference_bits(data, data.test).items():
-        print(f"  {name} model: {reference * bits.value / each.value:.4f} bits per character")
+    for name, bits in reference_bits(data, data.test).items():
+        print(f"  {name}s: {bits:.4f} bits per character")
     print("\n3. what it makes (\\n is a line end)")
     for text in run.sample(4, seed=0):
         print(f"  {escape(text)}")

@@ -51,10 +51,10 @@ class DataConfig(Settings):
     path: str | None = None
     """A file of UTF-8 text, plain, .gz or .xz, or a folder of them; without one, the topics of
     Python's help()."""
-    tokens: str = "characters"
+    tokens: str = "bpe"
     """What the text is cut into: characters, bytes, bpe, wordpiece, or the path of a
     tokenizer.json."""
-    vocabulary_size: int = Field(default=4096, ge=2, le=1_000_000)
+    vocabulary_size: int = Field(default=1024, ge=2, le=1_000_000)
     """Number of tokens of bpe or wordpiece."""
     documents: Documents = "running"
     """Whether the text is running, or each line is a document."""
@@ -77,7 +77,7 @@ class NoiseConfig(Settings):
 class NetworkConfig(Settings):
     """The transformer."""
 
-    width: int = Field(default=192, ge=1, le=100_000)
+    width: int = Field(default=128, ge=1, le=100_000)
     """Features of a token."""
     layers: int = Field(default=4, ge=1, le=1_000)
     """Number of layers."""
@@ -138,7 +138,7 @@ class TextConfig(Settings):
     loss: LossConfig = LossConfig()
     sampler: SamplerConfig = SamplerConfig()
     training: TrainingConfig = TrainingConfig(
-        steps=3_000, batch_size=32, learning_rate=2e-3, warm_up=100, validate_every=1_000
+        steps=2_000, batch_size=16, learning_rate=2e-3, warm_up=100, validate_every=500
     )
 
     @model_validator(mode="after")

@@ -3,8 +3,9 @@ r"""How likely a model holds texts to be.
 A text's score is an upper bound on -log p(tokens | number of tokens). In nats it depends on the
 vocabulary alone; divided by the characters it compares models of different vocabularies.
 
-The noise that the bound is estimated with follows from the seed and from the text itself, so a
-text has one score in whatever file it stands.
+The noise that the bound is estimated with follows from the seed and from the text itself. With a
+chain of steps a text has one score in whatever file it stands; in continuous time the times of a
+draw are spread over the texts that are scored together, which changes a score by its error.
 """
 
 from __future__ import annotations

@@ -24,16 +24,14 @@ __all__ = ["draw_class", "log_probabilities"]
 
 
 class _LogProbabilities(torch.autograd.Function):
-    """log_softmax with certainty at some rows; keeps its output alone.
-
-    Rows are masked by sums and products, five times as fast as by a mask.
-    """
+    """log_softmax with certainty at some rows; keeps its output alone."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, certain: Tensor, value: Tensor) -> Tensor:
         log_p = torch.log_softmax(logits, -1)
         at, certain = value.unsqueeze(-1), certain.unsqueeze(-1)
         known = log_p.gather(-1, at).masked_fill_(certain, 0.0)
+        # A sum with 0 or -inf takes a fifth of the time of a mask.
         log_p.add_(torch.where(certain, -torch.inf, 0.0)).scatter_(-1, at, known)
         ctx.save_for_backward(log_p, certain)
         return log_p
@@ -43,7 +41,9 @@ class _LogProbabilities(torch.autograd.Function):
         log_p, certain = ctx.saved_tensors
         backward = torch.ops.aten._log_softmax_backward_data
         inner = backward(grads[0], log_p, -1, log_p.dtype)
-        return inner * ~certain if torch.is_grad_enabled() else inner.mul_(~certain), None, None
+        if torch.is_grad_enabled():
+            return torch.where(certain, 0.0, inner), None, None
+        return inner.masked_fill_(certain, 0.0), None, None
 
 
 def log_probabilities(logits: Tensor, certain: Tensor, value: Tensor) -> Tensor:

@@ -113,6 +113,10 @@ def test_gradients_are_those_of_log_softmax_and_zero_where_certain() -> None:
     torch.testing.assert_close(grads[0], grads[1])
     assert not grads[0][certain].any()
     x = logits.clone().requires_grad_()
+    log_p = log_probabilities(x, certain, value)
+    (log_p.exp() * log_p).sum().backward()  # 0 * -inf: not a number, at certain rows
+    assert not x.grad[certain].any()
+    x = logits.clone().requires_grad_()
     at = value.unsqueeze(-1)
     assert torch.autograd.gradcheck(
         lambda x: log_probabilities(x, certain, value).gather(-1, at), (x,)

@@ -13,15 +13,12 @@ from structdiff.reports.charts import COLOURS, DATA, framed, keep
 __all__ = ["measures"]
 
 
-def measures(
-    bits: Mapping[str, float], distances: Mapping[int, Distance], unit: str, path: Path
-) -> None:
+def measures(bits: Mapping[str, float], distances: Mapping[int, Distance], path: Path) -> None:
     """Draws bits of held-out text by model, and distances of n-grams by n.
 
     Arguments:
         bits: Name of a model to its bits; that of the run is the last.
         distances: Of generated text from real text, see `ngram_distances`.
-        unit: What the bits are counted for.
         path: The PNG to write.
     """
     figure, (left, right) = framed(2)
@@ -29,7 +26,7 @@ def measures(
     left.bar(place[:-1], [*bits.values()][:-1], 0.7, color=DATA, label="n-gram models")
     left.bar(place[-1:], [*bits.values()][-1:], 0.7, color=COLOURS[0], label="the run, a bound")
     left.set_xticks(place, [*bits])
-    left.set(title="held-out text", ylabel=f"bits a {unit}")
+    left.set(title="held-out text", ylabel="bits a character")
     orders = np.array([*distances])
     real = [one.jensen_shannon for one in distances.values()]
     base = [one.baseline_jensen_shannon for one in distances.values()]

@@ -31,7 +31,7 @@ class Evaluation:
 
     Arguments:
         likelihood: Scores of held-out text; None where there is none.
-        references: Bits per token of the same text under n-gram models of the training text.
+        references: Bits per character of that text under n-gram models of the training text.
         distances: Of n-grams of drawn text from real text.
         rows: Name, value of the drawn texts and of as many real ones.
         texts: What was drawn.
@@ -48,15 +48,11 @@ class Evaluation:
     def bits(self) -> list[list[str]]:
         """Bits of held-out text, the head first."""
         if self.likelihood is None:
-            return [["model", "bits per token"], ["none", "there is no held-out text"]]
+            return [["model", "bits per character"], ["none", "there is no held-out text"]]
         token, token_error = self.likelihood.per_token()
         character, error = self.likelihood.per_character()
-        share = character.value / token.value
         rows = [["model", "bits per character", "95 % over texts", "Monte Carlo", "per token"]]
-        rows += [
-            [name, f"{bits * share:.3f}", "", "", f"{bits:.3f}"]
-            for name, bits in self.references.items()
-        ]
+        rows += [[f"{name}s", f"{bits:.3f}", "", "", ""] for name, bits in self.references.items()]
         ends = f"[{character.low:.3f}, {character.high:.3f}]"
         mine = [f"{character.value:.3f}", ends, f"+- {error:.2g}"]
         return [*rows, ["the run (upper bound)", *mine, f"{token.value:.3f} +- {token_error:.2g}"]]
@@ -90,7 +86,7 @@ class Evaluation:
         """All of it, for JSON."""
         return {
             "held-out text": None if self.likelihood is None else self.likelihood.facts(),
-            "n-gram models, bits per token": self.references,
+            "n-gram models, bits per character": self.references,
             "distances of n-grams": {str(n): one._asdict() for n, one in self.distances.items()},
             "drawn and real": {
                 name: {"drawn": _plain(drawn), "real": _plain(real)}
@@ -173,8 +169,8 @@ def _keep(folder: Path, run: Run, evaluation: Evaluation, film: _Film, seed: int
     pictures = list[Block]()
     if evaluation.likelihood is not None and evaluation.distances:
         path = folder / "measures.png"
-        bits = {**evaluation.references, "run": evaluation.likelihood.per_token()[0].value}
-        measures(bits, evaluation.distances, "token", path)
+        bits = {**evaluation.references, "run": evaluation.likelihood.per_character()[0].value}
+        measures(bits, evaluation.distances, path)
         pictures.append(Picture(path, "Held-out text, and n-grams of what was drawn."))
         files.append(path)
     path = folder / "training.png"
@@ -216,7 +212,7 @@ def _blocks(
         Heading("Held-out text"),
         Words(
             "The run's number is an upper bound on -log p of texts given their lengths; n-gram "
-            "models see all tokens before a token, and add 0.1 to every count."
+            "models see the characters before a character, and add 0.1 to every count."
         ),
         Table(bits[0], bits[1:]),
         Heading("Drawn beside real"),

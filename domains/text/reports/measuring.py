@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from structdiff.domains.text.codec import TextCodec
 from structdiff.domains.text.data import Corpus, Data
@@ -23,12 +21,14 @@ from structdiff.domains.text.ngram import NGram
 from structdiff.domains.text.overlap import overlaps
 from structdiff.domains.text.run import Run
 from structdiff.domains.text.scoring import Scores, score, windows
+from structdiff.domains.text.tokens import Characters
 
 __all__ = ["beside", "distances", "held_out", "reference_bits"]
 
 _SCORED = 1 << 15  # tokens of held-out text
 _DRAWS = 4
 _READ = 1 << 21  # tokens of the training text whose words are known
+_COUNTED = 20_000_000  # tokens that n-grams are counted in
 _ORDERS = (1, 2, 3, 5)
 
 
@@ -41,26 +41,29 @@ def held_out(run: Run, corpus: Corpus, seed: int, *, progress: bool) -> Scores:
 
 
 def reference_bits(data: Data, held: Corpus) -> dict[str, float]:
-    """Bits per token of held-out text under n-gram models of the training text, by name."""
-    size, found = data.vocabulary.size, dict[str, float]()
-    train, test = _texts(data.train), _texts(held)
+    """Bits per character of held-out text under n-gram models of the training text, by name.
+
+    The models are of characters, whatever the tokens, and see what 20 million tokens say.
+    """
+    strings = [_strings(data.train), _strings(held)]
+    letters = Characters.fit(text for texts in strings for text in texts)
+    train, test = ([letters.encode(text) for text in texts] for texts in strings)
+    longest = min(max(len(text) for text in texts) for texts in (train, test))
+    found = dict[str, float]()
     for order in _ORDERS:
-        if order * math.log2(size) >= 62:
+        if order > longest or order * math.log2(letters.size) >= 62:
             break
-        longest = max(len(text) for text in test)
-        if longest < order or max(len(text) for text in train) < order:
-            break
-        model = NGram.fit(train, size, order)
+        model = NGram.fit(train, letters.size, order)
         nats = np.concatenate([model.nats(text) for text in test])
         found[f"{order}-gram"] = float(nats.mean() / math.log(2))
     return found
 
 
-def _texts(corpus: Corpus) -> list[NDArray[Any]]:
+def _strings(corpus: Corpus) -> list[str]:
     """Running text as one, documents each."""
     if corpus.ends is None:
-        return [corpus.tokens]
-    return [corpus.window(i) for i in range(len(corpus))]
+        return [corpus.vocabulary.decode(corpus.tokens[:_COUNTED])]
+    return corpus.texts(range(len(corpus)))
 
 
 def _spread(total: int, most: int) -> list[int]:

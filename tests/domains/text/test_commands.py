@@ -9,12 +9,12 @@ import pytest
 
 from structdiff.artifacts import RunFolder
 from structdiff.cli.main import main
-from structdiff.domains.text import output
+from structdiff.domains.text import output, read
 from structdiff.domains.text.reports.measuring import reference_bits
 
 SMALL = [
     *("--network.width", "16", "--network.layers", "1", "--network.heads", "2"),
-    *("--training.steps", "2", "--data.length", "16"),
+    *("--training.steps", "2", "--data.length", "16", "--data.tokens", "characters"),
 ]
 
 
@@ -149,7 +149,7 @@ def test_an_evaluation_measures_drawn_beside_real(say, path, run):
     printed = said(say("evaluate", path, "-n", "8"))
     folder = run.folder.samples
     numbers = json.loads((folder / "evaluation.json").read_text())
-    bits = numbers["n-gram models, bits per token"]
+    bits = numbers["n-gram models, bits per character"]
     held = numbers["held-out text"]["bits per token"]
     assert bits["1-gram"] > held > bits["5-gram"] * 0.5
     assert numbers["drawn and real"]["words that training text has"]["real"] == 1
@@ -163,13 +163,15 @@ def test_an_evaluation_measures_drawn_beside_real(say, path, run):
     assert [output.unescape(x) for x in drawn] == run.sample(8, seed=0, progress=False)
 
 
-def test_the_reference_is_the_n_gram_model_of_the_tokens():
-    """Two letters in turn: known from the one before, a bit apart from it."""
-    corpus = type("C", (), {"ends": None, "tokens": np.arange(4000) % 2})()
-    data = type("D", (), {"vocabulary": type("V", (), {"size": 2})(), "train": corpus})()
-    bits = reference_bits(data, corpus)
-    assert bits["1-gram"] == pytest.approx(1, abs=1e-3)
-    assert bits["2-gram"] < 0.001
+def test_the_reference_counts_characters_whatever_the_tokens(tmp_path):
+    """Two letters in turn: one bit apart from the letter before, none with it."""
+    path = tmp_path / "turns.txt"
+    path.write_text("ab" * 20_000)
+    for tokens in ("characters", "bytes"):
+        data = read(path, tokens=tokens, length=16)
+        bits = reference_bits(data, data.test)
+        assert bits["1-gram"] == pytest.approx(1, abs=1e-3)
+        assert bits["2-gram"] < 0.001
 
 
 def test_the_doctor_says_what_training_would_read(say, source, tmp_path):
