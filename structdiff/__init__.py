@@ -11,10 +11,24 @@ __path__ = pkgutil.extend_path(__path__, __name__)
 from structdiff.batch import Batch  # noqa: E402
 from structdiff.counter import Counter  # noqa: E402
 from structdiff.denoiser import Denoiser, NetworkDenoiser, to_standard  # noqa: E402
-from structdiff.guidance import ClassifierFree, RePaint, Replacement  # noqa: E402
+from structdiff.guidance import (  # noqa: E402
+    ClassifierFree,
+    Guided,
+    RateGuided,
+    RePaint,
+    Replacement,
+    Sharpened,
+)
 from structdiff.layout import Layout  # noqa: E402
-from structdiff.likelihood import bound  # noqa: E402
-from structdiff.objectives import ConditionDropout, Denoising, GivenRows  # noqa: E402
+from structdiff.likelihood import bound, continuous_bound  # noqa: E402
+from structdiff.objectives import (  # noqa: E402
+    ConditionDropout,
+    ContinuousBound,
+    Denoising,
+    GivenRows,
+    OrderAgnostic,
+    StepBound,
+)
 from structdiff.plain import fit, sample  # noqa: E402
 from structdiff.processes import (  # noqa: E402
     Brownian,
@@ -26,7 +40,15 @@ from structdiff.processes import (  # noqa: E402
     uniform,
 )
 from structdiff.random import Generator, Randomness  # noqa: E402
-from structdiff.samplers import DDIM, DDPM, Churn, Heun, Multistep  # noqa: E402
+from structdiff.samplers import (  # noqa: E402
+    DDIM,
+    DDPM,
+    Churn,
+    FirstHitting,
+    Heun,
+    Leaping,
+    Multistep,
+)
 from structdiff.schedules import (  # noqa: E402
     Cosine,
     Discrete,
@@ -48,44 +70,53 @@ from structdiff.schedules import (  # noqa: E402
 __version__ = "0.1.0"
 
 __all__ = [
-    "DDIM",
-    "DDPM",
     "Batch",
     "Brownian",
     "Categorical",
     "Churn",
     "ClassifierFree",
     "ConditionDropout",
+    "ContinuousBound",
     "Cosine",
     "Counter",
+    "DDIM",
+    "DDPM",
     "Denoiser",
     "Denoising",
     "Discrete",
+    "FirstHitting",
     "Flow",
     "Gaussian",
     "Generator",
     "Geometric",
     "GivenRows",
+    "Guided",
     "Heun",
     "Karras",
     "KarrasGrid",
     "Layout",
+    "Leaping",
     "Linear",
     "Multistep",
     "NetworkDenoiser",
+    "OrderAgnostic",
     "PowerTime",
     "Product",
     "Randomness",
+    "RateGuided",
     "RePaint",
     "Replacement",
+    "Sharpened",
     "Shifted",
     "Sigmoid",
     "SimpleLinear",
+    "StepBound",
     "UniformLogSNR",
     "UniformTime",
     "ZeroTerminal",
     "absorbing",
     "bound",
+    "continuous_bound",
     "fit",
     "marginal",
     "sample",

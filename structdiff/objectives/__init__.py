@@ -14,6 +14,7 @@ from structdiff.objectives.orders import OrderAgnostic
 from structdiff.objectives.prefix import hold_prefix, prefix_rows
 from structdiff.objectives.times import (
     NormalClock,
+    PowerTimes,
     TimeDistribution,
     UniformClock,
     UniformTimes,
@@ -44,6 +45,7 @@ __all__ = [
     "Objective",
     "OrderAgnostic",
     "P2",
+    "PowerTimes",
     "SNR",
     "ScoreInterpolation",
     "SigmoidWeight",

@@ -29,7 +29,7 @@ from structdiff.batch import Part
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule
 
-__all__ = ["NormalClock", "TimeDistribution", "UniformClock", "UniformTimes"]
+__all__ = ["NormalClock", "PowerTimes", "TimeDistribution", "UniformClock", "UniformTimes"]
 
 POINTS = 4097
 """Size of the tables of quantile functions that are the inverse of something else."""
@@ -91,6 +91,41 @@ class UniformTimes(TimeDistribution):
         """1 / (high - low)."""
         t = t.double()
         return ((t >= self.low) & (t <= self.high)).double() / (self.high - self.low)
+
+
+class PowerTimes(TimeDistribution):
+    r"""A power of a uniform number: `t = low + (high - low) u^power`.
+
+    The bound of a chain in continuous time is an integral of something that is about 1 / t at the
+    few rows that are noisy, t of them: with power 2, density t^{-1/2}, one draw has a finite
+    variance there, and the least that a power gives.
+
+    Arguments:
+        power: Above 1 draws more early times; 1 is `UniformTimes`.
+        low: Earliest time.
+        high: Latest time.
+
+    Raises:
+        ValueError: If the power is not positive or 0 <= low < high <= 1 does not hold.
+    """
+
+    def __init__(self, power: float = 2.0, low: float = 1e-4, high: float = 1.0) -> None:
+        check_range(low, high)
+        if not power > 0:
+            msg = f"power must be positive, got {power}"
+            raise ValueError(msg)
+        self.power, self.low, self.high = power, low, high
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """The power."""
+        return self.low + u**self.power * (self.high - self.low)
+
+    def density(self, t: Tensor) -> Tensor:
+        """u^(1 - power) / (power (high - low)), with u the number that gives t."""
+        length = self.high - self.low
+        u = ((t.double() - self.low) / length).clamp(min=0) ** (1 / self.power)
+        inside = (t >= self.low) & (t <= self.high)
+        return torch.where(inside, u ** (1 - self.power) / (self.power * length), 0.0)
 
 
 class _Tabulated(TimeDistribution):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from structdiff.batch import Batch
 from structdiff.random import Randomness
+from structdiff.schedules import Schedule
 
 __all__ = [
     "Coefficients",
@@ -257,6 +258,13 @@ class Tractable(Markov, ABC):
 
 class Finite(Tractable):
     """A process of one leaf on classes; estimates are log-probabilities `(rows, *event, K)`."""
+
+    schedule: Schedule
+
+    @property
+    @abstractmethod
+    def stationary(self) -> Tensor:
+        """The law that all rows end in, `(S,)`, float64."""
 
     @property
     @abstractmethod

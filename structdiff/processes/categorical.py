@@ -35,6 +35,7 @@ from structdiff.processes.base import Estimate, Finite
 from structdiff.processes.draws import draw_class, log_probabilities
 from structdiff.processes.leaf import Leaf, check_falling, expand, sum_event
 from structdiff.processes.transitions.base import Jump, Kernel, Leap, Reverse, Transition
+from structdiff.processes.transitions.reversal import log_ratios
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule
 
@@ -243,16 +244,13 @@ class Categorical(Leaf, Finite):
         return rates
 
     def ratios(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
-        """log sum_k p_k Q_t(k, j) / Q_t(k, x_t), `(rows, *event, S)`."""
-        kernel, log_p = self.from_clean(t, x_t), estimate.value
-        column = kernel.column(x_t)
-        mass = torch.full_like(column, -torch.inf)
-        seen = log_p - column[..., : self.classes]
-        mass[..., : self.classes] = torch.where(log_p == -torch.inf, log_p, seen)
-        log_ratios = kernel.push(mass)
-        if "tilt" in estimate.extras:
-            log_ratios = log_ratios + self.tilt_from(x_t, estimate)
-        return log_ratios
+        """log sum_k p_k Q_t(k, j) / Q_t(k, x_t), `(rows, *event, S)`; with the tilt.
+
+        Where noise cannot have made x_t (an unmasked row of an absorbing chain) what is not x_t
+        has -inf: its rate is zero.
+        """
+        found = log_ratios(self.from_clean(t, x_t), estimate.value, x_t)
+        return found + self.tilt_from(x_t, estimate) if "tilt" in estimate.extras else found
 
     def tilt_from(self, x_t: Tensor, estimate: Estimate) -> Tensor:
         """tilt_j - tilt_{x_t} for the symbols j, `(rows, *event, S)`."""

@@ -219,7 +219,7 @@ class Gaussian(Leaf, Tractable):
         exact, level = self.plan(times, 1.0), self.schedule(times)
         length = times[:-1] - times[1:]
         pull = 2 * self.schedule.slope(times)[:-1] * length
-        keep = 1 + self.schedule.decay(times)[:-1] * length - pull
+        keep = 1 - self.schedule.decay(times)[:-1] * length - pull
         data, noise = pull * level.alpha[:-1], level.sigma[:-1] * pull.sqrt()
         sound = (times[1:] >= 0) & torch.isfinite(level.clock[:-1])
         sound = sound.reshape(len(sound), -1).all(1).tolist()

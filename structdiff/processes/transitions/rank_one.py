@@ -110,6 +110,7 @@ class RankOne(Transition):
     def barred(self, schedule: Schedule, t: Tensor, x_t: Tensor) -> Tensor | None:
         """Nothing: a symbol that noise can be may come from every class."""
         del schedule, t, x_t
+        return None  # noqa: RET501
 
     def rates(self, log_p: Tensor, x_t: Tensor, jump: Jump) -> Tensor:
         """beta [(alpha / sigma) p_j + W pi_j]."""
