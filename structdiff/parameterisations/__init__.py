@@ -11,6 +11,7 @@ from structdiff.parameterisations.gaussian import (
     Straight,
     Velocity,
 )
+from structdiff.parameterisations.joint import Joint
 from structdiff.parameterisations.logistic import Logistic, TruncatedLogistic
 from structdiff.parameterisations.ratios import Ratios
 
@@ -19,6 +20,7 @@ __all__ = [
     "Code",
     "Data",
     "Embedding",
+    "Joint",
     "Logistic",
     "Logits",
     "Noise",

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from structdiff import Batch, Categorical, Flow, Generator, Product, absorbing, marginal, uniform
-from structdiff.parameterisations import Logistic, Ratios, TruncatedLogistic
+from structdiff.parameterisations import Joint, Logistic, Ratios, TruncatedLogistic
 from structdiff.processes import RankOne
 from structdiff.testing import ExactDenoiser
 from tests.processes.cases import LAW, time
@@ -172,3 +172,27 @@ def test_ratios_by_row_and_in_float32() -> None:
 def test_refusals(make: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         make()
+
+
+@pytest.mark.parametrize("make", [uniform, absorbing], ids=["uniform", "absorbing"])
+@pytest.mark.parametrize("t", [0.1, 0.6, 1.0])
+def test_the_joint_form_is_that_of_d3pm(make: Any, t: float) -> None:
+    """p(x_s | x_t) proportional to sum_k q(x_s, x_t | k) p~(k), by enumeration of eq. 4."""
+    transition = make(3)
+    states = torch.arange(transition.symbols)
+    process = Categorical(Flow(), transition, Joint(transition.stationary))
+    process = process.bind(Batch.of(states))
+    time = torch.tensor(t, dtype=torch.float64)
+    logits = torch.tensor([[0.3, -1.0, 0.8]], dtype=torch.float64).expand(len(states), -1)
+    estimate = process.decode(logits, states, time)
+    (plan,) = process.plan(torch.tensor([t, t / 2], dtype=torch.float64), 1.0)
+    alpha_t, alpha_s = 1 - t, 1 - t / 2
+    eye, law = torch.eye(transition.symbols).double(), transition.stationary
+    start = (alpha_s * eye + (1 - alpha_s) * law)[:3]  # q(x_s | x_0)
+    a = alpha_t / alpha_s
+    between = a * eye + (1 - a) * law  # q(x_t | x_s)
+    joint = torch.einsum("k,ks,si->is", logits[0].softmax(-1), start, between)
+    reachable = joint.sum(1) > 0
+    expected = joint / joint.sum(1, keepdim=True)
+    found = process.log_kernel(estimate, states, plan).exp()
+    torch.testing.assert_close(found[reachable], expected[reachable], rtol=0, atol=1e-12)

@@ -28,14 +28,15 @@ def test_a_gap_is_filled_by_what_stands_around_it(run):
     assert sum("sat" in text for text in texts) >= 15
 
 
-def test_given_holds_in_a_vocabulary_of_many_tokens():
+@pytest.mark.parametrize("kind", KINDS)
+def test_given_holds_in_a_vocabulary_of_many_tokens(kind):
     """Draws from laws of more than 64 classes go another way."""
     letters = "".join(chr(0x100 + i) for i in range(100))
     codec = TextCodec.fit([letters[:50], letters[50:]])
     config = TextConfig.model_validate({"network": {"width": 16, "layers": 1, "heads": 2}})
     run = Run(None, config, codec, build(config, codec))
     known = letters[7:12]
-    for text in run.sample(3, given=f"{known}{{4}}{known}", steps=4, progress=False):
+    for text in run.sample(3, given=f"{known}{{4}}{known}", steps=4, kind=kind, progress=False):
         assert text[:5] == text[-5:] == known
         assert len(text) == 14
 
