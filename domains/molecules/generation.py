@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from numpy.typing import ArrayLike
 
-from structdiff import __version__
 from structdiff.artifacts import Job, Made, Part, piecewise, write_atomic, write_json
 from structdiff.domains.molecules.data import read
 from structdiff.domains.molecules.order import Order, TooFewValid
@@ -19,7 +17,7 @@ from structdiff.domains.molecules.run import Run
 from structdiff.domains.molecules.sampling import Samples
 from structdiff.domains.molecules.structures import Structures
 from structdiff.domains.molecules.tally import Tally
-from structdiff.runs import Progress, stoppable
+from structdiff.runs import Progress, circumstances, stoppable
 
 __all__ = ["collect", "fill", "sample"]
 
@@ -109,12 +107,7 @@ def fill(order: Order, path: Path, *, overwrite: bool) -> Job:
         Stopped: If a signal asked to stop.
         OSError: If a file cannot be written.
     """
-    about = {
-        "structdiff": __version__,
-        "torch": torch.__version__,
-        "run": str(order.run.folder.path),
-        "device": str(order.run.device),
-    }
+    about = circumstances(order.run.folder, order.run.device)
     job = Job(path, order.describe(), stem="molecules", about=about, overwrite=overwrite)
     if job.lost:
         print(f"missing or changed, drawn again: {', '.join(job.lost)}")

@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from structdiff import __version__
 from structdiff.artifacts import Job, Made, Part, partition, piecewise
 from structdiff.domains.text.output import check_free, encode, escape, write
 from structdiff.domains.text.request import Request
 from structdiff.domains.text.run import Run
-from structdiff.runs import Progress, model_checksum, stoppable
+from structdiff.runs import Progress, circumstances, model_checksum, stoppable
 
 __all__ = ["collect", "fill", "sample"]
 
@@ -113,7 +110,11 @@ def fill(
     """
     texts = len(known.counts)
     job = Job(
-        path, _describe(run, texts, asked), stem="texts", about=_about(run), overwrite=overwrite
+        path,
+        _describe(run, texts, asked),
+        stem="texts",
+        about=circumstances(run.folder, run.device),
+        overwrite=overwrite,
     )
     if job.lost:
         print(f"missing or changed, drawn again: {', '.join(job.lost)}")
@@ -149,14 +150,4 @@ def _describe(run: Run, texts: int, asked: Mapping[str, Any]) -> dict[str, Any]:
         "texts": texts,
         **asked,
         "sampler": run.config.sampler.model_dump(mode="json"),
-    }
-
-
-def _about(run: Run) -> dict[str, str]:
-    """What else is worth knowing."""
-    return {
-        "structdiff": __version__,
-        "torch": torch.__version__,
-        "run": str(run.folder.path),
-        "device": str(run.device),
     }

@@ -30,7 +30,7 @@ from torch import Tensor
 from structdiff.batch import Batch, Part
 from structdiff.denoiser import Denoiser
 from structdiff.likelihood.bound import Bound, bind_tractable, look, per_sample
-from structdiff.objectives import TimeDistribution, UniformTimes
+from structdiff.objectives import PowerTimes, TimeDistribution
 from structdiff.random import Randomness
 
 __all__ = ["continuous_bound"]
@@ -54,8 +54,8 @@ def continuous_bound(
         draws: Independent repetitions, at least 1, of one time a sample and one look at the
             earliest time; two or more give the Monte-Carlo error.
         times: Law of the times: its ends are those of the integral, its shape changes the
-            variance alone. Where sigma is 0 at clean data it must not begin there, but somewhat
-            below the finest spread of the data.
+            variance alone; `PowerTimes()` by default. Where sigma is 0 at clean data it must not
+            begin there, but somewhat below the finest spread of the data.
 
     Raises:
         ValueError: If the process has no densities, or `draws` is below 1.
@@ -73,7 +73,7 @@ def continuous_bound(
     if draws < 1:
         msg = f"draws must be at least 1, got {draws}"
         raise ValueError(msg)
-    process, law = bind_tractable(denoiser, batch), times or UniformTimes()
+    process, law = bind_tractable(denoiser, batch), times or PowerTimes()
     first, last = law.quantile(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
     looks = [_one_draw(denoiser, process, batch, law, first, random, 3 * i) for i in range(draws)]
     middle, end = (

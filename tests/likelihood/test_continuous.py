@@ -171,7 +171,8 @@ def test_each_sample_sees_all_times():
             return super().forward(batch, t, previous)
 
     process = Product({"x": Categorical(Flow(), absorbing(3))})
-    continuous_bound(Spy(process, data), data, Generator(0), draws=400)
+    even = UniformTimes()
+    continuous_bound(Spy(process, data), data, Generator(0), draws=400, times=even)
     times = torch.stack(seen)
     # Evenly spaced in each draw: the gaps of four samples are a quarter.
     gaps = times.sort(1).values.diff(dim=1)
