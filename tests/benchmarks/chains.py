@@ -16,15 +16,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from timing import Contestant, Ratio, ratios, table, where
 from torch import Tensor
 from torch.nn import functional as F
 
-from structdiff.batch import Batch
-from structdiff.layout import Layout
-from structdiff.processes import Categorical, RankOne, absorbing, marginal, uniform
-from structdiff.random import Generator
-from structdiff.schedules import Flow
-from timing import Contestant, Ratio, ratios, table, where
+from structdiff import (
+    Batch,
+    Categorical,
+    FirstHitting,
+    Flow,
+    Generator,
+    Layout,
+    Product,
+    UniformTime,
+    absorbing,
+    marginal,
+    uniform,
+)
+from structdiff.denoiser import Denoiser
+from structdiff.processes import Estimate, RankOne
 
 LENGTH = 256
 SIZES = {27: 32, 256: 32, 50_257: 2}
@@ -138,7 +148,7 @@ def corruption(classes: int, rows: int, **settings: float) -> dict[str, Ratio]:
 
 
 def peak(name: str) -> float:
-    """Extra memory of one loss at 50,257 classes, MB: how far the process grows beyond its logits."""
+    """Extra memory of one loss at 50,257 classes, MB: what the process grows by beyond logits."""
     loss, make = LOSSES[name]
     scene = Scene(make(50_257), 2)
     small = Scene(make(100), 2)
@@ -162,6 +172,39 @@ def memory() -> str:
     floor = peaks["F.cross_entropy"]
     lines = ["| peak extra memory, K = 50,257 | MB | times cross-entropy's |", "|---|---|---|"]
     lines += [f"| {name} | {mb:.0f} | {mb / floor:.2f} |" for name, mb in peaks.items()]
+    return "\n".join(lines)
+
+
+class Flat(Denoiser):
+    """All classes alike."""
+
+    def __init__(self, process: Product) -> None:
+        super().__init__()
+        self.process = process
+
+    def forward(self, batch: Batch, t: object, previous: object = None) -> dict[str, Estimate]:
+        """Logits of zero, decoded."""
+        process = self.process.bind(batch)
+        logits = torch.zeros(len(batch["x"]), self.process["x"].classes)
+        found: dict[str, Estimate] = process.decode({"x": logits}, batch.leaves, t)
+        return found
+
+
+def calls() -> str:
+    """Network calls of masked walks: one a step, and only where a row changes."""
+    denoiser = Flat(Product({"x": Categorical(Flow(), absorbing(27))}))
+    lines = ["| masked rows x samples | steps | calls | saved |", "|---|---|---|---|"]
+    for rows, samples in ((64, 1), (256, 1), (256, 16)):
+        layout = Layout.ragged([rows] * samples)
+        blank = Batch({"x": torch.zeros(layout.rows, dtype=torch.long)}, {"x": layout})
+        for steps in (64, 256, 1024, 4096):
+            walk = FirstHitting(denoiser, UniformTime(steps)).bind(blank, Generator(0))
+            carry = walk.start()
+            for i in range(walk.steps):
+                carry = walk.step(carry, i)
+            lines.append(
+                f"| {rows} x {samples} | {steps} | {carry.calls} | {1 - carry.calls / steps:.0%} |"
+            )
     return "\n".join(lines)
 
 
@@ -215,6 +258,9 @@ def main() -> None:
             {f"K = {k}, {n:,} rows": corruption(k, n) for k, n in [(27, 10**6), (50_257, 10**6)]}
         )
     )
+    print("\nNetwork calls of the exact masked sampler")
+    with torch.no_grad():
+        print(calls())
     if chosen.memory:
         print(f"\n{memory()}")
     if chosen.plot:

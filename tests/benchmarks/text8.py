@@ -93,7 +93,9 @@ def model(kind: str, classes: int, network: dict[str, int]) -> tuple[NetworkDeno
 
 
 @torch.no_grad()
-def bits(denoiser: NetworkDenoiser, kind: str, batches: Sequence[Batch], draws: int) -> tuple[float, float]:
+def bits(
+    denoiser: NetworkDenoiser, kind: str, batches: Sequence[Batch], draws: int
+) -> tuple[float, float]:
     """Bits per token over all batches, and the Monte-Carlo error (of windows, for exact ones)."""
     denoiser.eval()
     rows, errors = [], []
@@ -180,7 +182,7 @@ def text_job(job: dict[str, Any], text: Path, folder: Path) -> dict[str, Any]:
 
 
 def letter_matrix() -> Tensor:
-    """P(j | i) proportional to exp(4 cos(2 pi (j - 5 i - 3) / 27)): rows and columns sum to one."""
+    """P(j | i) proportional to exp(4 cos(2 pi (j - 5 i - 3) / 27)); its columns sum to 1 too."""
     i, j = torch.arange(LETTERS).double()[:, None], torch.arange(LETTERS).double()
     return torch.softmax(4 * torch.cos(2 * math.pi * (j - 5 * i - 3) / LETTERS), 1)
 
@@ -204,7 +206,11 @@ def letters(indices: Tensor, length: int, seed: int) -> Batch:
     u = torch.stack(rows)
     x = [(u[:, 0] * LETTERS).long()]
     for place in range(1, length):
-        x.append(torch.searchsorted(edges[x[-1]], u[:, place : place + 1].contiguous())[:, 0].clamp(max=26))
+        x.append(
+            torch.searchsorted(edges[x[-1]], u[:, place : place + 1].contiguous())[:, 0].clamp(
+                max=26
+            )
+        )
     counts = [length] * len(indices)
     return Batch({"token": torch.stack(x, 1).flatten()}, {"token": Layout.ragged(counts)})
 
@@ -274,16 +280,23 @@ def ngrams(text: Path) -> dict[str, float]:
     data = read(text, length=LENGTH)
     train, test = np.asarray(data.train.tokens), np.asarray(data.test.tokens)
     return {
-        f"{n}-gram": NGram.fit([train], data.vocabulary.size, n).bits(test) for n in (1, 2, 3, 4, 5)
+        f"{n}-gram": NGram.fit([train], data.vocabulary.size, n).bits(test)
+        for n in (1, 2, 3, 4, 5)
     }
 
 
-def report(pilots: list[dict[str, Any]], full: list[dict[str, Any]], letter: list[dict[str, Any]], ngrams: dict[str, float]) -> str:
+def report(
+    pilots: list[dict[str, Any]],
+    full: list[dict[str, Any]],
+    letter: list[dict[str, Any]],
+    ngrams: dict[str, float],
+) -> str:
     """The tables."""
     by = {job["kind"]: job for job in full}
     own = by["autoregressive"]["test"]
     lines = [
-        "| text8 prefix, bits per character | " + " | ".join(f"rate {r:g}" for r in RATES)
+        "| text8 prefix, bits per character | "
+        + " | ".join(f"rate {r:g}" for r in RATES)
         + " (validation, short) | test | times autoregressive | parameters | CPU minutes |",
         "|---|" + "---|" * (len(RATES) + 4),
     ]
