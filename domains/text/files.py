@@ -75,7 +75,7 @@ class TextFile(NamedTuple):
             return f"{self.name} is UTF-16, not UTF-8: convert it (iconv -f UTF-16 -t UTF-8)"
         return (
             f"{self.name} is not UTF-8: byte {place} (from 0) is 0x{byte:02x} ({error.reason}); "
-            "convert it (iconv -f LATIN1 -t UTF-8, if it is Latin-1), or use data.tokens bytes"
+            "convert it (iconv -f LATIN1 -t UTF-8 for Latin-1), or use --data.tokenizer bytes"
         )
 
 

@@ -26,6 +26,7 @@ from structdiff.objectives import (
     OrderAgnostic,
     StepBound,
     Uniform,
+    UniformTimes,
     random_rows,
 )
 from structdiff.processes import Categorical, Product, absorbing, marginal, uniform
@@ -51,10 +52,10 @@ class DataConfig(Settings):
     path: str | None = None
     """A file of UTF-8 text, plain, .gz or .xz, or a folder of them; without one, the topics of
     Python's help()."""
-    tokens: str = "bpe"
+    tokenizer: str = "bpe"
     """What the text is cut into: characters, bytes, bpe, wordpiece, or the path of a
     tokenizer.json."""
-    vocabulary_size: int = Field(default=1024, ge=2, le=1_000_000)
+    vocabulary: int = Field(default=1024, ge=2, le=1_000_000)
     """Number of tokens of bpe or wordpiece."""
     documents: Documents = "running"
     """Whether the text is running, or each line is a document."""
@@ -226,7 +227,8 @@ def objective_of(config: TextConfig) -> Objective:
     """What training makes small, in nats a token."""
     loss = config.loss
     make: dict[str, Callable[[], Objective]] = {
-        "bound": ContinuousBound,
+        # Before t = 1 / length a text has less than one noisy token, which would weigh too much.
+        "bound": lambda: ContinuousBound(UniformTimes(1 / (config.data.length + 1))),
         "cross-entropy": lambda: Denoising(
             Uniform(), self_conditioning=0.5 if config.network.self_conditioning else 0.0
         ),

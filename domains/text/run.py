@@ -53,8 +53,8 @@ def load_data(
     data = config.data
     return read(
         data.path if path is None else path,
-        tokens=data.tokens,
-        vocabulary_size=data.vocabulary_size,
+        tokens=data.tokenizer,
+        vocabulary_size=data.vocabulary,
         documents=data.documents,
         length=data.length,
         vocabulary=vocabulary,

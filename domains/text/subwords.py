@@ -70,8 +70,8 @@ class Subwords(Vocabulary):
         """
         if kind == "bpe" and size < _FEWEST:
             msg = (
-                f"vocabulary_size must be at least {_FEWEST} for bpe, the 256 bytes and a pair of "
-                f"them, got {size}: give more, or use data.tokens bytes"
+                f"vocabulary must be at least {_FEWEST} for bpe, the 256 bytes and a pair of "
+                f"them, got {size}: give more, or use --data.tokenizer bytes"
             )
             raise ValueError(msg)
         tokenizer = (_byte_pairs if kind == "bpe" else _word_pieces)(texts, size)

@@ -100,8 +100,8 @@ class Characters(Vocabulary):
         return (
             f"the vocabulary has no {', '.join(map(repr, names[:8]))}{more}, first at character "
             f"{first + 1}, in {near!r}; it has the {self.size} characters of its training text, "
-            f"{alphabet!r}: replace what is missing, or train with data.tokens bytes, which has "
-            "all"
+            f"{alphabet!r}: replace what is missing, or train with --data.tokenizer bytes, which "
+            "has all"
         )
 
     def spell(self, ids: NDArray[np.int64]) -> str:

@@ -160,7 +160,7 @@ def forgetting(bench: Bench) -> None:
 
 
 def undoing(bench: Bench) -> None:
-    """Oracle steps bring q(x_t | x_0) to q(x_s | x_0), at eta 1, and 0 where the process has it."""
+    """Oracle steps bring q(x_t | x_0) to q(x_s | x_0), at eta 1 and, where there is one, 0."""
     for eta in (0.0, 1.0) if bench.deterministic else (1.0,):
         law = (
             f"undoing: the oracle step from t to s at eta = {eta:g} does not bring "

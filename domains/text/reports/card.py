@@ -62,7 +62,7 @@ def _data(run: Run) -> dict[str, object]:
     own = "the topics of Python's help() (PSF licence)"
     return {
         "source": own if data.path is None else data.path,
-        "tokens": f"{data.tokens}, a vocabulary of {codec.vocabulary.size:,}",
+        "tokens": f"{data.tokenizer}, a vocabulary of {codec.vocabulary.size:,}",
         "documents": data.documents,
         "training texts": f"{sum(codec.sizes.histogram):,}, of at most {codec.length} tokens",
     }

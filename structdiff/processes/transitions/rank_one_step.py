@@ -112,7 +112,9 @@ class RankOneStep(Reverse):
         p_i = log_p.gather(-1, at).squeeze(-1).double().exp_()
         if len(self.law) > log_p.shape[-1]:
             p_i *= x_t < log_p.shape[-1]
-        q = p_i / (self.alpha_t + self.sigma_t * self.law.to(x_t.device)[x_t])
+        # At least something: a row that is held may be where noise cannot be.
+        scale = self.alpha_t + self.sigma_t * self.law.to(x_t.device)[x_t]
+        q = p_i / scale.clamp_(min=1e-30)
         a, c, share = self.alpha_t / self.alpha_s, self.sigma_s / self.sigma_t, self.bayes
         data = share * (1 - a) * self.alpha_s / self.sigma_t + (1 - share) * (1 - c)
         noise = (1 - self.alpha_t * q).clamp_(min=0).mul_(share * (1 - a) * c)

@@ -14,7 +14,7 @@ from structdiff.domains.text.reports.measuring import reference_bits
 
 SMALL = [
     *("--network.width", "16", "--network.layers", "1", "--network.heads", "2"),
-    *("--training.steps", "2", "--data.length", "16", "--data.tokens", "characters"),
+    *("--training.steps", "2", "--data.length", "16", "--data.tokenizer", "characters"),
 ]
 
 
@@ -266,7 +266,7 @@ def test_the_settings_of_molecules_are_not_those_of_text(say, source, tmp_path):
         (["--loss.given", "0.5"], "loss.given is not needed with noise.process absorbing"),
         (["--network.width", "10"], "network.width must be a multiple of twice network.heads"),
         (["--noise.process", "gamma"], "gamma"),
-        (["--data.tokens", "words"], "tokens must be one of characters, bytes, bpe, wordpiece"),
+        (["--data.tokenizer", "words"], "tokens must be one of characters, bytes, bpe, wordpiece"),
     ],
 )
 def test_settings_that_do_not_fit_are_one_short_line(say, tmp_path, words, message):

@@ -349,9 +349,9 @@ BAD = {
     "latin.txt": (
         b"x" * 300_000 + b"caf\xe9 au lait",
         {},
-        r"latin.txt is not UTF-8: byte 300003 .from 0. is 0xe9 .*data.tokens bytes",
+        r"latin.txt is not UTF-8: byte 300003 .from 0. is 0xe9 .*data.tokenizer bytes",
     ),
-    "cut.txt": (b"abc\xe2\x82", {}, r"byte 3 .from 0. is 0xe2 .*data.tokens bytes"),
+    "cut.txt": (b"abc\xe2\x82", {}, r"byte 3 .from 0. is 0xe2 .*data.tokenizer bytes"),
     "utf16.txt": ("hello".encode("utf-16"), {}, "is UTF-16, not UTF-8: convert it"),
     "one.txt": (b"a" * 1000, {}, "only one distinct token"),
     "one2.txt": (b"a" * 1000, {"tokens": "bytes"}, "only one distinct token"),

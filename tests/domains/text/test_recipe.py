@@ -122,7 +122,7 @@ def test_low_temperature_draws_the_likelier_token(codec):
             "kind blocks needs noise.process absorbing",
         ),
         ({"sampler": {"kind": "beam"}}, "kind"),
-        ({"data": {"tokenizer": "bytes"}}, "tokenizer"),
+        ({"data": {"tokens": "bytes"}}, "tokens"),
     ],
 )
 def test_what_does_not_go_together_is_refused(groups, message):

@@ -135,7 +135,7 @@ def test_a_tokenizer_json_is_loaded(bpe, tmp_path):
 
 def test_unknown_characters_are_named_with_their_place():
     letters = Characters.fit(["abc "])
-    message = r"no 'X', 'é', first at character 4, in 'ab éXcé'; .* ' abc'.* data.tokens bytes"
+    message = r"no 'X', 'é', first at character 4, in 'ab éXcé'; .* ' abc'.*data.tokenizer bytes"
     with pytest.raises(ValueError, match=message):
         letters.encode("ab éXcé")
     many = "".join(chr(0x4E00 + i) for i in range(20))
@@ -171,7 +171,7 @@ def test_states_that_are_none_are_refused(state, message):
 
 
 def test_small_vocabularies_and_no_text_are_refused():
-    with pytest.raises(ValueError, match="vocabulary_size must be at least 257 for bpe"):
+    with pytest.raises(ValueError, match="vocabulary must be at least 257 for bpe"):
         Subwords.train([TEXT], 256)
     with pytest.raises(ValueError, match="no text"):
         Characters.fit([""])

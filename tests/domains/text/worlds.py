@@ -16,7 +16,7 @@ def sentences(count, seed=0):
 def settings(path, **groups):
     """Settings of a training of seconds."""
     small = {
-        "data": {"path": str(path), "length": 32, "tokens": "characters"},
+        "data": {"path": str(path), "length": 32, "tokenizer": "characters"},
         "network": {"width": 32, "layers": 2, "heads": 2},
         "training": {
             "steps": 150,
