@@ -355,12 +355,17 @@ whole = torch.from_numpy(data.vocabulary.encode(sentence))
 assert (filled == whole)[:, known].all()
 for text in filled[:6]:
     print(repr(data.vocabulary.decode(text.numpy())))
+back = float((filled == whole)[:, ~known].double().mean())
+blind = data.vocabulary.frequencies[whole[~known]].mean()
 print(
-    f"{(filled == whole)[:, ~known].double().mean():.0%} of {(~known).sum()} characters come back"
+    f"{back:.0%} of {(~known).sum()} characters come back; by their frequencies alone {blind:.0%}"
 )
+assert back > 2 * blind
 
 # %% [markdown]
-# PROSE
+# A quarter of the characters come back, several times as many as by chance, and what does not is
+# mostly a letter where a letter stood. Each is drawn with both sides in view, at no cost beyond
+# one call for each character.
 #
 # ## The picture
 # Left, the gap between bound and entropy on the six words, and a grey line of slope -1. Right, how

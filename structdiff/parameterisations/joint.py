@@ -5,8 +5,8 @@ D3PM and multinomial diffusion put their network's law p~ in the place of x_0 in
     p(x_s | x_t) proportional to sum_k q(x_s, x_t | x_0 = k) p~(k),
 
 so that what it says of x_0 is p(k) proportional to p~(k) Q_t(k, x_t): the noise's own likelihood
-is taken over by the process, and a network that knows nothing but the data's frequencies is right at
-every time. For rank-one chains Q_t(k, i) = alpha [k = i] + sigma pi_i.
+is taken over by the process, and a network that knows the data's frequencies and nothing else is
+right at every time. For rank-one chains Q_t(k, i) = alpha [k = i] + sigma pi_i.
 
 References:
     Structured Denoising Diffusion Models in Discrete State-Spaces (Austin et al., 2021), eq. 4.

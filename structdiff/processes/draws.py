@@ -95,14 +95,15 @@ def draw_class(log_p: Tensor, uniform: Tensor) -> Tensor:
 
 def _block_sums(p: Tensor, width: int) -> Tensor:
     """Sums over blocks of `width` classes, the last one shorter."""
-    blocks, rest = divmod(p.shape[-1], width)
+    rest = p.shape[-1] % width
+    blocks: Tensor = p.unfold(-1, width, width)
     if not rest:
-        return p.unflatten(-1, (blocks, width)) @ p.new_ones(width)
-    sums = p[..., :-rest].unflatten(-1, (blocks, width)).sum(-1)
-    return torch.cat([sums, p[..., -rest:].sum(-1, keepdim=True)], -1)
+        sums: Tensor = blocks @ p.new_ones(width)
+        return sums
+    return torch.cat([blocks.sum(-1), p[..., -rest:].sum(-1, keepdim=True)], -1)
 
 
 def _place(edges: Tensor, uniform: Tensor) -> Tensor:
     """Which class a quantile falls into, `(..., 1)`: always one with mass."""
-    target = uniform.clamp(max=1 - torch.finfo(edges.dtype).eps) * edges[..., -1:]
+    target = uniform.clamp(0, 1 - torch.finfo(edges.dtype).eps) * edges[..., -1:]
     return torch.searchsorted(edges, target.contiguous(), right=True)

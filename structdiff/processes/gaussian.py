@@ -221,8 +221,8 @@ class Gaussian(Leaf, Tractable):
         pull = 2 * self.schedule.slope(times)[:-1] * length
         keep = 1 - self.schedule.decay(times)[:-1] * length - pull
         data, noise = pull * level.alpha[:-1], level.sigma[:-1] * pull.sqrt()
-        sound = (times[1:] >= 0) & torch.isfinite(level.clock[:-1])
-        sound = sound.reshape(len(sound), -1).all(1).tolist()
+        finite = (times[1:] >= 0) & torch.isfinite(level.clock[:-1])
+        sound = finite.reshape(len(finite), -1).all(1).tolist()
         frozen = [GaussianStep(*row) for row in self.per_step(self.known.ndim, keep, data, noise)]
         return [a if good else b for a, b, good in zip(frozen, exact, sound, strict=True)]
 
