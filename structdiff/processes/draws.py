@@ -90,7 +90,8 @@ def draw_class(log_p: Tensor, uniform: Tensor) -> Tensor:
     if classes % width:
         inside[..., 1:] *= index.diff() > 0  # past the end the last class stands again
     inside = inside.cumsum(-1)
-    return (block * width + _place(inside, target / inside[..., -1:])).squeeze(-1)
+    found: Tensor = block * width + _place(inside, target / inside[..., -1:])
+    return found.squeeze(-1)
 
 
 def _block_sums(p: Tensor, width: int) -> Tensor:
