@@ -12,6 +12,10 @@ TORCH_ARGS ?=
 # Processes that `make test` uses, and more arguments for pytest: make test ARGS="tests/spaces -x".
 JOBS ?= 2
 ARGS ?=
+# What `make results` repeats: text (with the file TEXT; by default the prefix of text8 that
+# $STRUCTDIFF_DATA has) or molecules.
+DOMAIN ?= text
+TEXT ?=
 
 TORCH := torch==2.13.0
 VENV := .venv
@@ -24,7 +28,7 @@ DEV_READY := $(VENV)/.ready-dev
 INSTALLED := build/installed
 SOURCES := $(shell find structdiff domains -not -name __pycache__ -not -name '*.pyc' 2> /dev/null)
 
-.PHONY: help venv demo results conditional test lint format types doctest tutorials package clean
+.PHONY: help venv demo results results-text results-molecules conditional test lint format types doctest tutorials package clean
 
 help:  ## say what there is
 	@echo "structdiff: make TARGET, where TARGET is one of"
@@ -37,7 +41,14 @@ demo: $(DEMO_READY)  ## make molecules with the model that comes with the packag
 	@echo "demo: structdiff demo molecules"
 	@$(BIN)/structdiff demo molecules
 
-results: $(DEMO_READY)  ## repeat the long run on all of QM9, which is fetched or found
+results: results-$(DOMAIN)  ## repeat the long runs of the README of DOMAIN: text (the default) or molecules
+
+results-text: $(DEMO_READY)
+	@echo "results: text8's prefix and Markov letters, under an hour on two cores; stop it at any time," \
+		"the same command goes on"
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/text8.py --out runs/text8 $(if $(TEXT),--text $(TEXT))
+
+results-molecules: $(DEMO_READY)
 	@echo "results: about an hour on one core; stop it at any time, the same command goes on"
 	@OMP_NUM_THREADS=1 $(BIN)/structdiff train molecules --data qm9 \
 		--out runs/qm9 --training.steps 65000 --training.warm-up 1000 \
