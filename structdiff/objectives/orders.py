@@ -37,7 +37,8 @@ __all__ = ["OrderAgnostic"]
 class OrderAgnostic(Objective):
     """The bound over all orders in which rows are unmasked, in nats per entry.
 
-    How many rows of a sample are masked is uniform, and so is which. Rows of all leaves stand in
+    How many rows of a sample are masked is uniform (spread over the samples of a batch in their
+    order, which must be a random one), and so is which. Rows of all leaves stand in
     one order; rows that are given, in whole, stand before all others and count nothing. A row is
     masked as a whole, and each leaf is shown the time at which its clock expects the sample's
     share of masked rows.

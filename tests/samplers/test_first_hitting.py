@@ -218,3 +218,14 @@ def test_a_mask_among_other_noise_is_refused():
 def test_a_record_without_classes_is_refused():
     with pytest.raises(ValueError, match="first hitting .* no leaf of the process is one"):
         FirstHitting(Spy(Product({"x": Gaussian(Linear())})))
+
+
+def test_a_large_vocabulary_with_rows_that_are_known():
+    """Above 64 classes draws take blocks; held rows and rows that came out stay as they are."""
+    classes, layout = 200, Layout.ragged([3, 2])
+    process = Product({"x": Categorical(Flow(), absorbing(classes))})
+    data = Batch({"x": torch.tensor([150, 7, 199, 3, 80])}, {"x": layout})
+    held = torch.tensor([True, False, False, False, True])
+    sampler = FirstHitting(ExactDenoiser(process, data))
+    drawn = sampler.sample(data.with_given({"x": held}), Generator(0))["x"]
+    assert torch.equal(drawn, data["x"])
