@@ -90,7 +90,8 @@ class ContinuousBound(Objective):
 
     All leaves of a sample share its time, as the bound of a record needs. The times of a batch are
     spread over its samples in their order, which must be a random one, as `Source` has. Given
-    entries count nothing. It covers the times from the earliest to the latest one that the law can draw.
+    entries count nothing. It covers the times from the earliest to the latest one that the law
+    can draw.
 
     Arguments:
         times: Law of the training times; it changes the variance and not the expectation.
