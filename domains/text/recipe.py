@@ -24,7 +24,9 @@ from structdiff.objectives import (
     GivenRows,
     Objective,
     OrderAgnostic,
+    PowerTimes,
     StepBound,
+    TimeDistribution,
     Uniform,
     UniformTimes,
     random_rows,
@@ -223,12 +225,21 @@ def build(config: TextConfig, codec: TextCodec) -> NetworkDenoiser:
     return NetworkDenoiser(backbone, process, self_conditioning=config.network.self_conditioning)
 
 
+def times_of(config: TextConfig) -> TimeDistribution:
+    """At which times the bound is looked at.
+
+    With masks alone the network sees no clock, and before t = 1 / length, where a text has less
+    than one mask, there is little to learn at a great weight. Other networks must see all times.
+    """
+    masked = config.noise.process == "absorbing"
+    return UniformTimes(1 / (config.data.length + 1)) if masked else PowerTimes()
+
+
 def objective_of(config: TextConfig) -> Objective:
     """What training makes small, in nats a token."""
     loss = config.loss
     make: dict[str, Callable[[], Objective]] = {
-        # Before t = 1 / length a text has less than one noisy token, which would weigh too much.
-        "bound": lambda: ContinuousBound(UniformTimes(1 / (config.data.length + 1))),
+        "bound": lambda: ContinuousBound(times_of(config)),
         "cross-entropy": lambda: Denoising(
             Uniform(), self_conditioning=0.5 if config.network.self_conditioning else 0.0
         ),
