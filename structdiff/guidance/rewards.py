@@ -117,7 +117,8 @@ class Rewarded(Denoiser):
     ) -> dict[str, Tensor]:
         """w times the gradient in x_t, and on classes in the probabilities."""
         with torch.enable_grad():
-            chances = {n: replace(said[n], value=opened[n].log()) for n in finite}
+            least = torch.finfo(torch.float32).tiny
+            chances = {n: replace(said[n], value=opened[n].clamp(min=least).log()) for n in finite}
             total = per_sample(self.reward({**said, **chances}, seen), seen, "reward").sum()
             slopes = torch.autograd.grad(
                 total, list(opened.values()), allow_unused=True, materialize_grads=True

@@ -64,13 +64,6 @@ def given_classes(process: Any, batch: Batch) -> dict[str, Tensor]:
     return {n: batch.given[n] for n in process.offering(Finite) if n in batch.given}
 
 
-def certain_classes(process: Any, batch: Batch, estimates: Any) -> dict[str, Tensor]:
-    """Which entries are given or known for certain, of the leaves on classes."""
-    found = {n: (estimates[n].value == 0).any(-1) for n in process.offering(Finite)}
-    given = given_classes(process, batch)
-    return {n: x | expand(given[n], x) if n in given else x for n, x in found.items()}
-
-
 def freeze(estimates: Any, entries: Mapping[str, Tensor]) -> dict[str, Estimate]:
     """The estimates without gradients from some entries, by leaf.
 
@@ -132,7 +125,8 @@ class StepBound(Objective):
     """The bound of a chain of T steps, L_vb of D3PM, and a share of the cross-entropy.
 
     A batch looks at a few of the steps, each sample at one of them: T times its KL, or the
-    reconstruction for the last one, and the auxiliary term at the same x_t.
+    reconstruction for the last one, and the auxiliary term at the same x_t. The steps are spread
+    over the samples in their order, which must be a random one, as `Source` has.
 
     Arguments:
         grid: The chain's times.
@@ -177,7 +171,7 @@ class StepBound(Objective):
         t = process.times({name: layout.spread(times) for name, layout in batch.layouts.items()})
         noisy = batch.with_leaves(process.diffuse(batch.leaves, t, random))
         said = denoiser(noisy, t, None)
-        estimate = freeze(said, certain_classes(process, batch, said))
+        estimate = freeze(said, given_classes(process, batch))
         groups = {i: [j for j, own in enumerate(steps) if own == i] for i in sorted(set(steps))}
         parts = [
             self.term(denoiser.process, i, Look(batch, noisy, estimate, t).select(group))

@@ -78,7 +78,7 @@ def draw_class(log_p: Tensor, uniform: Tensor) -> Tensor:
     classes, uniform = log_p.shape[-1], uniform.unsqueeze(-1)
     p = torch.softmax(log_p, -1)  # faster than exp
     if classes <= 64:
-        return _place(p.cumsum(-1), uniform.to(p.dtype)).squeeze(-1)
+        return _place(p.double().cumsum(-1), uniform.double()).squeeze(-1)
     width = 2 ** max(4, round(math.log2(classes) / 2) - 1)
     sums = _block_sums(p, width)
     edges = sums.cumsum(-1, dtype=torch.float64)

@@ -54,7 +54,7 @@ RATES = (1e-3, 2e-3, 4e-3)
 PILOT, FULL = 500, 7000
 KINDS = ("absorbing", "uniform", "order-agnostic", "autoregressive")
 LETTERS = 27
-LETTER_STEPS = {"absorbing": 1500, "uniform": 1500}
+LETTER_STEPS = {"absorbing": 1500, "uniform": 3000}
 
 
 class NextToken(Objective):

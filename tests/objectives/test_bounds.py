@@ -312,3 +312,46 @@ def test_doors() -> None:
             StepBound(GRID, auxiliary)
     with pytest.raises(ValueError, match="looks must be at least 1, got 0"):
         StepBound(GRID, looks=0)
+
+
+@pytest.mark.parametrize("transition", [uniform(4), absorbing(4)], ids=["uniform", "absorbing"])
+@pytest.mark.parametrize("gap", [10.0, 30.0, 150.0])
+@pytest.mark.parametrize(
+    "objective", [ContinuousBound(UniformTimes(0.1)), StepBound(UniformTime(8))]
+)
+def test_a_network_that_is_sure_and_wrong_learns_in_float32_as_in_float64(
+    transition: Any, gap: float, objective: Objective
+) -> None:
+    """Also where log p rounds to 0 at the wrong class, and p to 0 at the right one."""
+    data = Batch.of(torch.ones(256, dtype=torch.long))
+    process, found = Product({"x": Categorical(Flow(), transition)}), []
+    for dtype in (torch.float32, torch.float64):
+        logits = torch.tensor([gap, 0.0, 0.0, 0.0], dtype=dtype).requires_grad_()
+
+        class Sure(nn.Module):
+            def forward(
+                self, batch: Batch, clock: Any, previous: Any, logits: Tensor = logits
+            ) -> dict[str, Tensor]:
+                return {"x": logits.expand(len(batch["x"]), -1)}
+
+        loss = objective(NetworkDenoiser(Sure(), process), data, Generator(0)).total
+        loss.backward()
+        found.append(torch.cat([loss.detach().reshape(1).double(), logits.grad.double()]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+def test_forbidden_classes_leave_gradients_finite() -> None:
+    logits = torch.tensor([0.3, -torch.inf, 0.1]).requires_grad_()
+    data = Batch.of(torch.tensor([0, 2, 2, 0] * 8))
+
+    class Some(nn.Module):
+        def forward(self, batch: Batch, clock: Any, previous: Any) -> dict[str, Tensor]:
+            return {"x": logits.expand(len(batch["x"]), -1)}
+
+    for transition in (absorbing(3), marginal(torch.tensor([0.5, 0.0, 0.5]))):
+        logits.grad = None
+        process = Product({"x": Categorical(Flow(), transition)})
+        denoiser = NetworkDenoiser(Some(), process)
+        StepBound(UniformTime(4))(denoiser, data, Generator(0)).total.backward()
+        assert bool(logits.grad.isfinite().all())
+        assert bool((logits.grad[[0, 2]] != 0).all())

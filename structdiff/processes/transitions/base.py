@@ -32,7 +32,17 @@ from torch import Tensor, nn
 from structdiff.processes.draws import draw_class
 from structdiff.schedules import Schedule
 
-__all__ = ["Bayes", "Jump", "Kernel", "Leap", "Reverse", "Still", "Transition", "row_steps"]
+__all__ = [
+    "Bayes",
+    "Jump",
+    "Kernel",
+    "Leap",
+    "Reverse",
+    "Still",
+    "Transition",
+    "log_sum",
+    "row_steps",
+]
 
 
 class Kernel(ABC):
@@ -175,7 +185,10 @@ class Bayes(Reverse):
         never = (log_p == -torch.inf) | (seen == -torch.inf)
         mass[..., : log_p.shape[-1]] = torch.where(never, -torch.inf, log_p - seen)
         log_r = self.between.column(x_t) + self.start.push(mass)
-        return torch.log_softmax(log_r, -1).to(log_p.dtype)
+        # A row that is held may be where noise cannot be: it stays.
+        stuck = (log_r == -torch.inf).all(-1, keepdim=True)
+        own = torch.full_like(log_r, -torch.inf).scatter(-1, x_t.unsqueeze(-1), 0.0)
+        return torch.log_softmax(torch.where(stuck, own, log_r), -1).to(log_p.dtype)
 
     def draw(self, log_p: Tensor, x_t: Tensor, uniform: Tensor) -> Tensor:
         """By inverse CDF."""
@@ -247,3 +260,10 @@ def row_steps(
     pairs = zip(times[1:], times[:-1], strict=True)
     between = [transition.kernel(schedule, s, t, x) for s, t in pairs]
     return [Bayes(a, b, c) for a, b, c in zip(whole[1:], whole[:-1], between, strict=True)]
+
+
+def log_sum(a: Tensor, b: Tensor) -> Tensor:
+    """log(e^a + e^b), whose gradient is zero, and a number, where both are -inf."""
+    nothing = (a == -torch.inf) & (b == -torch.inf)
+    found = torch.logaddexp(torch.where(nothing, 0.0, a), torch.where(nothing, 0.0, b))
+    return torch.where(nothing, -torch.inf, found)

@@ -26,6 +26,7 @@ from structdiff.processes.transitions.base import (
     Reverse,
     Still,
     Transition,
+    log_sum,
     row_steps,
 )
 from structdiff.processes.transitions.rank_one_rates import divergence_rate, reverse_rates
@@ -98,7 +99,7 @@ class RankOne(Transition):
         law, share = self.stationary.to(x.device), float(eta) ** 2
         return [
             Still(self.symbols)
-            if start[0] == end[0]
+            if start == end
             else RankOneStep(*start, *end, share, law, self.redraw)
             for start, end in itertools.pairwise(levels)
         ]
@@ -163,7 +164,7 @@ class RankOneKernel(Kernel):
         keep, move = (
             value.log().to(log_law).unsqueeze(-1) for value in (self.keep, 1 - self.keep)
         )
-        return torch.logaddexp(log_law + keep, law + total + move)
+        return log_sum(log_law + keep, law + total + move)
 
 
 def check_law(classes: int, law: Tensor) -> Tensor:

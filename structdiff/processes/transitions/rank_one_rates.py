@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from structdiff.processes.transitions.base import Jump
+from structdiff.processes.transitions.base import Jump, log_sum
 
 __all__ = ["divergence_rate", "reverse_rates"]
 
@@ -115,17 +115,20 @@ def divergence_rate(
         classed: Tensor = _MeanLog.apply(log_p, weight, odds, law[:classes])  # type: ignore[no-untyped-call]
         mean_log = mean_log + classed
     z_i = (odds * p_i + weight * pi_i).clamp(min=tiny)
-    z_l = (odds * log_p_l.exp() + weight * pi_l).clamp(min=tiny)
+    # In logarithms: what the model all but excludes still costs, and is still learned from.
+    noise_l = weight * pi_l
+    log_noise = torch.where(noise_l > 0, noise_l.clamp(min=tiny).log(), -torch.inf)
+    log_z_l = log_sum(odds.log() + log_p_l, log_noise)
 
     same = x_0 == x_t
     true = torch.where(same, jump.sigma * pi_i / (jump.alpha + jump.sigma * pi_i), 1.0)
     jumps = torch.where(same, 0.0, odds)
-    cross = jumps * z_l.log() + true * (mean_log - pi_i * z_i.log())
+    cross = torch.where(same, 0.0, odds * log_z_l) + true * (mean_log - pi_i * z_i.log())
     rest = torch.xlogy(law, law).sum() - torch.xlogy(pi_i, pi_i)
     own = torch.where(
         same,
         torch.xlogy(true, true) * (1 - pi_i) + true * rest,
         torch.xlogy(odds + pi_l, odds + pi_l) + rest - torch.xlogy(pi_l, pi_l),
     )
-    total = odds * (1 - p_i) + weight * (1 - pi_i) - jumps - true * (1 - pi_i) + own - cross
-    return beta * torch.where(pi_i > 0, total, 0.0)
+    mass = -odds * torch.expm1(log_p_i) + (weight - true) * (1 - pi_i) - jumps
+    return beta * torch.where(pi_i > 0, mass + own - cross, 0.0)

@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from structdiff.processes.draws import draw_class
-from structdiff.processes.transitions.base import Reverse
+from structdiff.processes.transitions.base import Reverse, log_sum
 
 __all__ = ["RankOneStep"]
 
@@ -74,28 +74,30 @@ class RankOneStep(Reverse):
         log_carry = self._log_carry(log_p, at)
         if self.bayes == 0:
             return log_carry
-        return torch.logaddexp(
-            log_carry + math.log1p(-self.bayes), self._log_bayes(log_p, at) + math.log(self.bayes)
-        )
+        log_bayes = self._log_bayes(log_p, at) + math.log(self.bayes)
+        return log_sum(log_carry + math.log1p(-self.bayes), log_bayes)
 
     def _log_carry(self, log_p: Tensor, at: Tensor) -> Tensor:
         c = self.sigma_s / self.sigma_t
         fresh = log_p + _log(1 - c)
-        stay = torch.logaddexp(fresh.gather(-1, at), fresh.new_tensor(_log(c)))
+        stay = log_sum(fresh.gather(-1, at), fresh.new_tensor(_log(c)))
         return fresh.scatter(-1, at, stay)
 
     def _log_bayes(self, log_p: Tensor, at: Tensor) -> Tensor:
-        log_law = self.law.to(log_p).log()
+        log_law, tiny = self.law.to(log_p).log(), torch.finfo(log_p.dtype).tiny
         log_p_i, log_pi_i = log_p.gather(-1, at).clamp(max=0), log_law[at]
         pi_i = log_pi_i.exp()
         a = self.alpha_t / self.alpha_s
-        scale = torch.log(self.alpha_t + self.sigma_t * pi_i)
-        others = torch.log(-torch.expm1(log_p_i)) - _log(self.sigma_t)
-        log_v = torch.logaddexp(others, log_p_i + log_pi_i - scale)
+        # At least something: a row that is held may be where noise cannot be.
+        scale = torch.log((self.alpha_t + self.sigma_t * pi_i).clamp(min=tiny))
+        left = -torch.expm1(log_p_i)
+        sure = left <= 0
+        others = torch.where(sure, -torch.inf, torch.where(sure, 1.0, left).log())
+        log_v = log_sum(others - _log(self.sigma_t), log_p_i + log_pi_i - scale)
         from_data = _log((1 - a) * self.alpha_s / self.sigma_t)
         from_noise = _log((1 - a) * self.sigma_s)
-        away = torch.logaddexp(log_p + from_data, log_law + log_v + from_noise)
-        stay = torch.logaddexp(log_p_i + _log(self.alpha_s) - scale, log_v + _log(self.sigma_s))
+        away = log_sum(log_p + from_data, log_law + log_v + from_noise)
+        stay = log_sum(log_p_i + _log(self.alpha_s) - scale, log_v + _log(self.sigma_s))
         return away.scatter(-1, at, stay + torch.log(a + (1 - a) * pi_i))
 
     def draw(self, log_p: Tensor, x_t: Tensor, uniform: Tensor) -> Tensor:

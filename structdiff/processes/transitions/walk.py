@@ -140,6 +140,8 @@ class Sites(Folded):
     def quick(self, tau: Tensor) -> Tensor:
         """g by Fourier transform; right to the rounding of its largest number."""
         size = len(self.stationary) - 1
+        if not tau.numel():  # the transform refuses nothing
+            return tau.new_zeros(*tau.shape, 2 * size, dtype=torch.float64)
         jumps = self.jumps.to(tau.device)
         modes = torch.arange(size + 1, device=tau.device).unsqueeze(-1)
         steps = torch.arange(1, len(jumps) + 1, device=tau.device)
