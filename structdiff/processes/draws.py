@@ -65,7 +65,7 @@ def draw_class(log_p: Tensor, uniform: Tensor) -> Tensor:
     """The class at a quantile of each row's law.
 
     Arguments:
-        log_p: Log-probabilities `(..., K)`, up to a constant a row; not all -inf.
+        log_p: Log-probabilities `(..., K)`, up to a small constant a row; not all -inf.
         uniform: Quantiles in [0, 1), `(...)`; float64 where K is large.
 
     Returns:
@@ -76,9 +76,12 @@ def draw_class(log_p: Tensor, uniform: Tensor) -> Tensor:
         tensor(1)
     """
     classes, uniform = log_p.shape[-1], uniform.unsqueeze(-1)
-    p = torch.softmax(log_p, -1)  # faster than exp
     if classes <= 64:
+        # exp is slow where it meets -inf, exp2 is not; these powers of two are 0.
+        least = -1100.0 if log_p.dtype == torch.float64 else -152.0
+        p = log_p.mul(1 / math.log(2)).clamp_(min=least).exp2_()
         return _place(p.double().cumsum(-1), uniform.double()).squeeze(-1)
+    p = torch.softmax(log_p, -1)
     width = 2 ** max(4, round(math.log2(classes) / 2) - 1)
     sums = _block_sums(p, width)
     edges = sums.cumsum(-1, dtype=torch.float64)
