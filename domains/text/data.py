@@ -136,12 +136,27 @@ def read(
     folder = folder / entry_name(digest(files), kind, documents)
     entry = opened(folder)
     if entry is None:
+        errors = "surrogateescape" if kind == ["bytes"] or isinstance(vocabulary, Bytes) else "strict"
+        _several((lines if documents == "lines" else joined)(files, errors), name)
         made = vocabulary or _fit(files, tokens, vocabulary_size)
         check = _check(name, documents, length)
         entry = _write(folder, files, made, documents, check)
     else:
         _check(name, documents, length)(entry.parts, entry.vocabulary["counts"])
     return _data(folder, entry, name, documents, length)
+
+
+def _several(texts: Iterable[str], name: str) -> None:
+    """Refuses a text of one character, however often it stands there."""
+    seen = set[str]()
+    for text in texts:
+        seen |= set(text)
+        if len(seen) > 1:
+            return
+    if not seen:
+        return
+    msg = f"{name} has only one distinct character, {min(seen)!r}: give a text to learn from"
+    raise ValueError(msg)
 
 
 def _kind(tokens: str, size: int) -> list[str | int]:
@@ -156,7 +171,7 @@ def _kind(tokens: str, size: int) -> list[str | int]:
         return [tokens]
     if not tokens.endswith(".json"):
         msg = (
-            f"tokens must be one of {', '.join(TOKENS)}, or the path of a tokenizer.json, "
+            f"data.tokenizer must be one of {', '.join(TOKENS)}, or the path of a tokenizer.json, "
             f"got {tokens!r}"
         )
         raise ValueError(msg)
@@ -199,13 +214,15 @@ def _check(name: str, documents: Documents, length: int) -> Check:
     def check(parts: dict[str, Part], counts: list[int]) -> None:
         train = parts["train"]
         if documents == "lines" and not train.documents:
-            msg = f"{name} has no line for training: give more lines, or documents running"
+            msg = f"{name} has no line for training: give more lines, or data.documents running"
             raise ValueError(msg)
         if documents == "running" and train.count < length:
             whole = sum(part.count for part in parts.values())
+            shorter = f", or data.length up to {train.count}" if train.count > 1 else ""
             msg = (
-                f"{name} has {whole} tokens, of which {train.count} are for training: fewer than "
-                f"one window of {length}; give more text, or a length up to {train.count}"
+                f"{name} has {whole} {'token' if whole == 1 else 'tokens'}, of which "
+                f"{train.count} {'is' if train.count == 1 else 'are'} for training: fewer than "
+                f"one window of {length}; give more text{shorter}"
             )
             raise ValueError(msg)
         if sum(count > 0 for count in counts) < 2:
@@ -226,7 +243,7 @@ def _write(
     with Writer(folder, vocabulary.size) as writer:
         if documents == "lines":
             texts = lines(files, errors)
-            parts = writer.documents(texts, vocabulary.encode, _part_of, _PARTS)
+            parts = writer.documents(texts, vocabulary.encode_any, _part_of, _PARTS)
         else:
             count = writer.running(_encoded(joined(files, errors), vocabulary))
             cuts = [0, count * 9 // 10, count * 19 // 20, count]
@@ -277,7 +294,7 @@ def _cut(texts: Iterable[str], boundary: Callable[[str], int]) -> Iterator[str]:
 
 def _piece(text: str, vocabulary: Vocabulary, done: int) -> NDArray[np.int64]:
     try:
-        return vocabulary.encode(text)
+        return vocabulary.encode_any(text)
     except ValueError as error:
         if not done:
             raise
@@ -306,6 +323,9 @@ def _notes(train: Corpus, validation: Corpus, test: Corpus) -> Iterator[str]:
         if not len(part):
             what = "window" if part.ends is None else "line"
             yield f"the part for {name}, {len(part.tokens)} tokens, has no {what}"
+    if (unknown := train.vocabulary.unknown) is not None and train.vocabulary.counts[unknown]:
+        many, name = train.vocabulary.counts[unknown], train.vocabulary.decode([unknown])
+        yield f"{many} tokens for training are {name}: the vocabulary has no pieces for these words"
     longer = sum(part.longer() for part in (train, validation, test))
     if longer:
         yield f"{longer} lines have more than {train.length} tokens: the rest of them is left out"

@@ -17,7 +17,16 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, cast
 
-__all__ = ["SUFFIXES", "TextFile", "digest", "embedded", "joined", "lines", "text_files"]
+__all__ = [
+    "SUFFIXES",
+    "TextFile",
+    "digest",
+    "embedded",
+    "joined",
+    "lines",
+    "numbered",
+    "text_files",
+]
 
 SUFFIXES = (".txt", ".text", ".md", ".rst")
 """Of the files that are read in a folder, each also as .gz or .xz."""
@@ -46,27 +55,29 @@ class TextFile(NamedTuple):
             errors: What to do with bytes that are not UTF-8, as in `bytes.decode`.
 
         Raises:
-            ValueError: If it is empty, not UTF-8, or has nothing but NUL bytes.
+            ValueError: If it is empty, not UTF-8, or has a NUL byte.
         """
         decoder = codecs.getincrementaldecoder("utf-8")(errors)
-        offset, blank, first = 0, True, True
+        offset, first = 0, True
         for block in chain(self.blocks(), [b""]):
             try:
                 text = decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
                 waiting = len(error.object) - len(block)
                 raise ValueError(self._not_utf8(error, offset - waiting)) from None
+            if b"\0" in block:
+                msg = (
+                    f"{self.name} has a NUL byte, byte {offset + block.index(0)} (from 0): it is "
+                    "no text, or a damaged copy; copy it again, or remove such bytes"
+                )
+                raise ValueError(msg)
             offset += len(block)
             text = text.removeprefix("\ufeff") if first and text else text
             first = first and not text
-            blank = blank and not text.strip("\0")
             if text:
                 yield text
         if not offset:
             msg = f"{self.name} is empty: give a file with text"
-            raise ValueError(msg)
-        if blank:
-            msg = f"{self.name} has nothing but NUL bytes: copy it again, or give a file with text"
             raise ValueError(msg)
 
     def _not_utf8(self, error: UnicodeDecodeError, start: int) -> str:
@@ -75,7 +86,7 @@ class TextFile(NamedTuple):
             return f"{self.name} is UTF-16, not UTF-8: convert it (iconv -f UTF-16 -t UTF-8)"
         return (
             f"{self.name} is not UTF-8: byte {place} (from 0) is 0x{byte:02x} ({error.reason}); "
-            "convert it (iconv -f LATIN1 -t UTF-8 for Latin-1), or use --data.tokenizer bytes"
+            "convert it (iconv -f LATIN1 -t UTF-8 for Latin-1), or train with --data.tokenizer bytes"
         )
 
 
@@ -84,11 +95,14 @@ def text_files(path: Path | str) -> list[TextFile]:
 
     Raises:
         FileNotFoundError: If there is nothing of that name.
-        ValueError: If it is a folder without texts.
+        ValueError: If it is a folder without texts, or has no name.
     """
+    if not str(path):
+        msg = "the path of the text is empty: give the name of a file or a folder"
+        raise ValueError(msg)
     path = Path(path)
     if not path.exists():
-        msg = f"no such file: {path}; check data.path"
+        msg = f"no such file: {path}; check its name"
         raise FileNotFoundError(msg)
     if not path.is_dir():
         return [TextFile(str(path), lambda: _blocks(path))]
@@ -156,25 +170,35 @@ def lines(files: Iterable[TextFile], errors: str = "strict") -> Iterator[str]:
     Raises:
         ValueError: If a line is longer than any document.
     """
+    return (text for _, text in numbered(files, errors))
+
+
+def numbered(files: Iterable[TextFile], errors: str = "strict") -> Iterator[tuple[int, str]]:
+    """The lines of files, each with its number in its file, from 1; empty ones are left out.
+
+    Raises:
+        ValueError: If a line is longer than any document.
+    """
     for file in files:
-        rest: list[str] = []
+        number, rest = 1, list[str]()
         for text in file.pieces(errors):
             head, *tail = text.split("\n")
             rest.append(head)
             if tail:
-                yield from _filled(["".join(rest), *tail[:-1]])
-                rest = [tail[-1]]
+                yield from _filled(["".join(rest), *tail[:-1]], number)
+                number, rest = number + len(tail), [tail[-1]]
             if sum(map(len, rest)) > _LONGEST:
                 msg = (
                     f"{file.name} has a line of more than {_LONGEST:,} characters: it is not one "
                     "document a line, use data.documents running"
                 )
                 raise ValueError(msg)
-        yield from _filled(["".join(rest)])
+        yield from _filled(["".join(rest)], number)
 
 
-def _filled(texts: list[str]) -> Iterator[str]:
-    return (text for text in (one.removesuffix("\r") for one in texts) if text)
+def _filled(texts: list[str], first: int) -> Iterator[tuple[int, str]]:
+    whole = enumerate((one.removesuffix("\r") for one in texts), first)
+    return ((number, text) for number, text in whole if text)
 
 
 def _kind(path: Path) -> str:

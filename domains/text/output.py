@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from structdiff.artifacts import write_atomic
 
-__all__ = ["SUFFIXES", "check_free", "encode", "escape", "unescape", "write"]
+__all__ = ["SUFFIXES", "check_free", "encode", "escape", "objects", "unescape", "write"]
 
 SUFFIXES = (".txt", ".jsonl")
 
@@ -50,6 +50,30 @@ def encode(suffix: str, texts: Sequence[str]) -> bytes:
 
 def _object(text: str) -> str:
     return json.dumps({"text": text})
+
+
+def objects(lines: Iterable[tuple[int, str]]) -> tuple[list[int], list[str]]:
+    """The texts of numbered lines of .jsonl, and the numbers.
+
+    Raises:
+        ValueError: If a line is no object with a string of the name `text`.
+
+    Example:
+        >>> objects([(3, '{"text": "to be"}')])
+        ([3], ['to be'])
+    """
+    numbers, texts = list[int](), list[str]()
+    for number, line in lines:
+        try:
+            text = json.loads(line)["text"]
+        except (ValueError, KeyError, TypeError):
+            text = None
+        if not isinstance(text, str):
+            msg = f'line {number} must be an object {{"text": ...}} of JSON, got {line[:60]!r}'
+            raise ValueError(msg)
+        numbers.append(number)
+        texts.append(text)
+    return numbers, texts
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from structdiff.domains.text.vocabulary import MASK, Vocabulary
 
-__all__ = ["Pattern", "parse_pattern"]
+__all__ = ["Pattern", "beginning", "parse_pattern"]
 
 _LIMIT = 1_000_000  # tokens of a gap
 
@@ -78,14 +78,7 @@ def parse_pattern(
         >>> letters.decode(pattern.ids), pattern.known.tolist()
         ('ab██{', [True, True, False, False, True])
     """
-    if MASK in text:
-        msg = f"given has a {MASK}, which stands for an unknown token in what is printed: {_HOW}"
-        raise ValueError(msg)
-    parts = [
-        np.full(part, vocabulary.size) if isinstance(part, int) else _encoded(part, vocabulary)
-        for part in _parts(text)
-    ]
-    ids = np.concatenate([np.zeros(0, np.int64), *parts])
+    ids = _ids(text, vocabulary)
     if length is not None and len(ids) > length:
         msg = f"given has {len(ids)} tokens, the model's texts have at most {length}: shorten it"
         raise ValueError(msg)
@@ -99,6 +92,51 @@ def parse_pattern(
         msg = f"given = {text!r} has no unknown token, so there is nothing to draw: {_HOW}"
         raise ValueError(msg)
     return pattern
+
+
+def beginning(text: str, vocabulary: Vocabulary, length: int) -> tuple[Pattern, int]:
+    """The pattern of a window of running text that begins so.
+
+    Arguments:
+        text: As in `parse_pattern`.
+        vocabulary: What text is made of.
+        length: Tokens of the window.
+
+    Returns:
+        The pattern of the whole window, and how many of its tokens are meant: those that the text
+        names, or all of them where it names none that is unknown, as in `The end of`.
+
+    Raises:
+        ValueError: As `parse_pattern`.
+
+    Example:
+        >>> from structdiff.domains.text.tokens import Characters
+        >>> letters = Characters.fit(["abc"])
+        >>> [beginning(text, letters, 5)[1] for text in ("a{2}", "abc")]
+        [3, 5]
+    """
+    pattern = parse_pattern(text, vocabulary, length=length, extend=True)
+    named = len(_ids(text, vocabulary))
+    return pattern, length if pattern.known[:named].all() else named
+
+
+def _ids(text: str, vocabulary: Vocabulary) -> NDArray[np.int64]:
+    """The tokens of a pattern; K where one is unknown.
+
+    Raises:
+        ValueError: If it is no string, or a gap is not a number.
+    """
+    if not isinstance(text, str):
+        msg = f"given must be a string, got {text!r}: {_HOW}"
+        raise ValueError(msg)
+    if MASK in text:
+        msg = f"given has a {MASK}, which stands for an unknown token in what is printed: {_HOW}"
+        raise ValueError(msg)
+    parts = [
+        np.full(part, vocabulary.size) if isinstance(part, int) else _encoded(part, vocabulary)
+        for part in _parts(text)
+    ]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
 def _encoded(text: str, vocabulary: Vocabulary) -> NDArray[np.int64]:

@@ -158,29 +158,33 @@ def _faults(config: TextConfig) -> list[tuple[bool, str]]:
     return [
         (
             config.network.width % (2 * config.network.heads) > 0,
-            "network.width must be a multiple of twice network.heads",
+            f"network.width must be a multiple of twice network.heads, {2 * config.network.heads}, "
+            f"got {config.network.width}",
         ),
         (
             loss.objective == "order-agnostic" and not masked,
-            "loss.objective order-agnostic unmasks tokens: it needs noise.process absorbing",
+            "loss.objective order-agnostic unmasks tokens: it needs noise.process absorbing, "
+            f"got {config.noise.process}",
         ),
         (
             loss.given > 0 and masked,
             "loss.given is not needed with noise.process absorbing, where a known token looks as "
-            "in training: leave it at 0",
+            f"in training: leave it at 0, got {loss.given}",
         ),
         (
             loss.auxiliary > 0 and loss.objective != "steps",
-            "loss.auxiliary is added to loss.objective steps alone: leave it at 0",
+            f"loss.auxiliary is added to loss.objective steps alone, got {loss.auxiliary} with "
+            f"{loss.objective}: leave it at 0",
         ),
         (
             config.network.self_conditioning and loss.objective != "cross-entropy",
-            "network.self_conditioning needs loss.objective cross-entropy: a bound holds for a "
-            "model that sees x_t alone",
+            "network.self_conditioning needs loss.objective cross-entropy, got "
+            f"{loss.objective}: a bound holds for a model that sees x_t alone",
         ),
         (
             config.sampler.kind in ("first-hitting", "blocks") and not masked,
-            f"sampler.kind {config.sampler.kind} needs noise.process absorbing",
+            f"sampler.kind {config.sampler.kind} needs noise.process absorbing, "
+            f"got {config.noise.process}",
         ),
     ]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from structdiff.codecs import draw_sizes
 from structdiff.domains.text.codec import TextCodec
-from structdiff.domains.text.pattern import Pattern, parse_pattern
+from structdiff.domains.text.pattern import Pattern, beginning, parse_pattern
 from structdiff.runs import whole
 
 __all__ = ["Request", "request"]
@@ -51,7 +51,8 @@ def request(
 
     The first texts of a longer request are those of a shorter one. A pattern of running text is
     the beginning of a window of the model's length, which is drawn in whole, for the model knows
-    no other; of documents it is a whole one.
+    no other, and of which as much is kept as the pattern names, or all if it names nothing
+    unknown; of documents it is a whole one.
 
     Arguments:
         codec: Vocabulary and lengths.
@@ -79,10 +80,11 @@ def request(
 
 
 def _of_pattern(codec: TextCodec, texts: int, given: str, seed: int, *, running: bool) -> Request:
-    pattern = parse_pattern(given, codec.vocabulary, length=codec.length)
-    kept = len(pattern)
     if running:
-        pattern = pattern.extended(codec.length, codec.vocabulary.size)
+        pattern, kept = beginning(given, codec.vocabulary, codec.length)
+    else:
+        pattern = parse_pattern(given, codec.vocabulary, length=codec.length)
+        kept = len(pattern)
     return Request((len(pattern),) * texts, pattern, kept, seed)
 
 

@@ -53,6 +53,7 @@ class Scores:
         characters: Number of characters of each text.
         draws: Monte-Carlo repetitions.
         seed: Start of the random numbers.
+        lines: Which line of its file each text is; none where texts are not lines.
     """
 
     bound: Bound
@@ -62,6 +63,7 @@ class Scores:
     characters: NDArray[np.int64]
     draws: int
     seed: int
+    lines: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -102,6 +104,7 @@ class Scores:
             per_character, per_token = bits / self.characters, bits / self.tokens
         return {
             "text": [*range(1, len(self) + 1)],
+            **({"line": [*self.lines]} if self.lines else {}),
             "characters": self.characters.tolist(),
             "tokens": self.tokens.tolist(),
             "nats": self.nats.tolist(),
@@ -115,7 +118,7 @@ class Scores:
         """What the numbers are, and those of all texts together."""
         character, error = self.per_character()
         token, token_error = self.per_token()
-        return {
+        facts: dict[str, str | int | float] = {
             "kind": self.bound.kind,
             "units": f"{self.bound.units} per text",
             "given": "the number of tokens",
@@ -133,6 +136,8 @@ class Scores:
             "bits per token": token.value,
             "bits per token, Monte-Carlo error": token_error,
         }
+        # One text has no interval.
+        return {k: v for k, v in facts.items() if not (isinstance(v, float) and math.isnan(v))}
 
     def summary(self) -> str:
         """All texts together, and why some were not scored."""
@@ -145,10 +150,9 @@ class Scores:
             "bits per character": self.per_character(),
             "bits per token": self.per_token(),
         }.items():
-            lines.append(
-                f"  {name:<20}{value.value:.4f}  [{value.low:.4f}, {value.high:.4f}] 95 % over "
-                f"texts, +- {error:.2g} Monte Carlo"
-            )
+            ends = f"[{value.low:.4f}, {value.high:.4f}] 95 % over texts, "
+            ends = "" if math.isnan(value.low) else ends
+            lines.append(f"  {name:<20}{value.value:.4f}  {ends}+- {error:.2g} Monte Carlo")
         return "\n".join(lines)
 
 
@@ -160,14 +164,16 @@ class Encoded:
         ids: The tokens of each text.
         characters: Number of characters of each.
         reasons: Why a text cannot be scored, or "".
+        lines: Which line of its file each is; none where texts are not lines.
     """
 
     ids: tuple[NDArray[np.int64], ...]
     characters: NDArray[np.int64]
     reasons: tuple[str, ...]
+    lines: tuple[int, ...] = ()
 
 
-def encoded(codec: TextCodec, texts: Sequence[str]) -> Encoded:
+def encoded(codec: TextCodec, texts: Sequence[str], lines: Sequence[int] = ()) -> Encoded:
     """Texts as tokens, each by itself; what is wrong with one is its reason."""
     ids, reasons = list[NDArray[np.int64]](), list[str]()
     for text in texts:
@@ -183,7 +189,7 @@ def encoded(codec: TextCodec, texts: Sequence[str]) -> Encoded:
         ids.append(found)
         reasons.append(reason)
     characters = np.array([len(text) for text in texts], np.int64)
-    return Encoded(tuple(ids), characters, tuple(reasons))
+    return Encoded(tuple(ids), characters, tuple(reasons), tuple(lines))
 
 
 def windows(codec: TextCodec, windows: Sequence[NDArray[np.int64]]) -> Encoded:
@@ -233,7 +239,14 @@ def score(
             bounds.append(_kept(estimate(denoiser, batch, Counter(seed), draws, steps)))
             bar.update(len(part))
     return Scores(
-        Bound.concatenate(bounds), rows, texts.reasons, sizes, texts.characters, draws, seed
+        Bound.concatenate(bounds),
+        rows,
+        texts.reasons,
+        sizes,
+        texts.characters,
+        draws,
+        seed,
+        texts.lines,
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,13 +25,14 @@ from numpy.typing import NDArray
 from structdiff.domains.text.vocabulary import Vocabulary, begins, utf8
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 __all__ = ["Subwords", "word_boundary"]
 
 _UNKNOWN, _INSIDE = "[UNK]", "##"  # the latter before a piece that continues a word
 _LETTERS = 1000  # characters of word pieces, the most frequent
 _FEWEST = 257  # a byte-level vocabulary has the 256 bytes and at least one piece
+_NEAR = 1000  # characters in which one without a piece is looked for
 _TAIL = 1 << 16  # characters at the end of a text in which a boundary is looked for
 
 
@@ -42,14 +44,16 @@ class Subwords(Vocabulary):
         definition: The content of its tokenizer.json.
 
     Raises:
-        ValueError: If it is not one.
+        ValueError: If it is not one, or has no token.
         ImportError: If `tokenizers` is not installed.
     """
 
     definition: str = ""
 
     def __post_init__(self) -> None:
-        _ = self._tokenizer
+        if not self._tokenizer.get_vocab_size():
+            msg = "this is the definition of a tokenizer without a token: train it first"
+            raise ValueError(msg)
 
     @classmethod
     def train(
@@ -70,7 +74,7 @@ class Subwords(Vocabulary):
         """
         if kind == "bpe" and size < _FEWEST:
             msg = (
-                f"vocabulary must be at least {_FEWEST} for bpe, the 256 bytes and a pair of "
+                f"data.vocabulary must be at least {_FEWEST} for bpe, the 256 bytes and a pair of "
                 f"them, got {size}: give more, or use --data.tokenizer bytes"
             )
             raise ValueError(msg)
@@ -105,8 +109,18 @@ class Subwords(Vocabulary):
 
     @cached_property
     def size(self) -> int:
-        """Number of tokens."""
-        return int(self._tokenizer.get_vocab_size())
+        """Number of tokens, with those that a gap in their numbers leaves out."""
+        return max(self._tokenizer.get_vocab().values()) + 1
+
+    @cached_property
+    def unknown(self) -> int | None:  # type: ignore[override]
+        """The token that stands for what has no piece, such as `[UNK]`."""
+        model = json.loads(self.definition)["model"]
+        if model.get("unk_token") is None:
+            place = model.get("unk_id")
+            return None if place is None else int(place)
+        found = self._tokenizer.token_to_id(model["unk_token"])
+        return None if found is None else int(found)
 
     @cached_property
     def _pieces(self) -> list[str]:
@@ -132,10 +146,57 @@ class Subwords(Vocabulary):
         """The tokens of a text, with none added.
 
         Raises:
-            ValueError: If it has half a surrogate pair, which UTF-8 has no bytes for.
+            ValueError: If there is no piece for something in it, or it has half a surrogate pair,
+                which UTF-8 has no bytes for.
         """
-        whole = utf8(text).decode()
-        return np.array(self._tokenizer.encode(whole, add_special_tokens=False).ids, np.int64)
+        found = self._encoding(text)
+        ids = np.array(found.ids, np.int64)
+        wrong = np.flatnonzero(ids == self.unknown) if self.unknown is not None else ids[:0]
+        if len(wrong):
+            raise ValueError(self._missing(text, *found.offsets[int(wrong[0])]))
+        return ids
+
+    def encode_any(self, text: str) -> NDArray[np.int64]:
+        """The same with the unknown token for what there is no piece for.
+
+        Raises:
+            ValueError: If there is no unknown token either, and something would be left out.
+        """
+        return np.array(self._encoding(text).ids, np.int64)
+
+    def _encoding(self, text: str) -> Encoding:
+        """The pieces and their places, which leave out nothing but spaces.
+
+        Raises:
+            ValueError: If they do.
+        """
+        found = self._tokenizer.encode(utf8(text).decode(), add_special_tokens=False)
+        places = np.array(found.offsets, np.int64).reshape(-1, 2)
+        change = np.zeros(len(text) + 1, np.int64)
+        np.add.at(change, places[:, 0], 1)
+        np.add.at(change, places[:, 1], -1)
+        cut = self._tokenizer.pre_tokenizer is not None or self._tokenizer.normalizer is not None
+        for place in np.flatnonzero(np.cumsum(change[:-1]) == 0).tolist():
+            if not (cut and text[place].isspace()) and not self._composed(text[place]):
+                first = self._left_out(text, place)
+                raise ValueError(self._missing(text, first, first + 1))
+        return found
+
+    def _left_out(self, text: str, place: int) -> int:
+        """The first character without a piece; the places of a word are counted without it."""
+        near = range(max(place - _NEAR, 0), place)
+        return next((i for i in near if not self._tokenizer.encode(text[i]).ids), place)
+
+    def _composed(self, letter: str) -> bool:
+        """Whether a mark may have become part of the letter before it."""
+        return bool(unicodedata.combining(letter)) and self._tokenizer.normalizer is not None
+
+    def _missing(self, text: str, start: int, end: int) -> str:
+        near = text[max(start - 10, 0) : start + 10]
+        return (
+            f"the vocabulary has no pieces for {text[start:end][:40]!r}, at character "
+            f"{start + 1}, in {near!r}: replace it, or train with --data.tokenizer bytes, which has all"
+        )
 
     def spell(self, ids: NDArray[np.int64]) -> str:
         """The text of tokens; bytes that are not UTF-8 become U+FFFD."""

@@ -47,6 +47,19 @@ class Vocabulary(ABC):
             ValueError: If it has something that the vocabulary has no token for.
         """
 
+    @property
+    def unknown(self) -> int | None:
+        """The token of what there is no token for; None for most vocabularies."""
+        return None
+
+    def encode_any(self, text: str) -> NDArray[np.int64]:
+        """As `encode`, with the unknown token, if there is one, for what has no other.
+
+        Raises:
+            ValueError: If there is none, and the text has something of that kind.
+        """
+        return self.encode(text)
+
     @abstractmethod
     def spell(self, ids: NDArray[np.int64]) -> str:
         """The text of tokens, none of them masked."""

@@ -98,6 +98,14 @@ def sample(
     )
 
 
+def _path(name: str, word: str) -> Path:
+    """A path that is not empty, which would be the current folder."""
+    if not word:
+        msg = f"{name} is empty: give the name of a file or a folder"
+        raise ValueError(msg)
+    return Path(word)
+
+
 def _pairs(name: str, words: tuple[str, ...]) -> dict[str, str]:
     """NAME=VALUE words as a mapping."""
     found = dict(word.split("=", 1) for word in words if "=" in word)
@@ -160,7 +168,7 @@ def evaluate(
 
 def score(
     run: tyro.conf.Positional[Path],
-    data: Path,
+    data: Annotated[str, tyro.conf.arg(metavar="PATH")],
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     draws: int | None = None,
     steps: int | None = None,
@@ -171,7 +179,8 @@ def score(
 
     Args:
         run: Folder of the run.
-        data: File of samples, as for training.
+        data: File of samples, as for training; of text also the .jsonl that `sample` writes. A
+            .txt of text is read as it stands: what `sample` writes there has \\n for line ends.
         out: CSV file to write, a row per sample; without one, a summary is printed.
         draws: Monte-Carlo repetitions, at least 2; their spread is the error. By default 4 of
             molecules, 16 of text.
@@ -183,17 +192,20 @@ def score(
     domain = load(RunFolder(run).domain)
     asked = {"draws": draws, "steps": steps}
     known = {name: value for name, value in asked.items() if value is not None}
-    domain.commands.score(run, data, out, seed=seed, overwrite=overwrite, **known)
+    domain.commands.score(run, _path("data", data), out, seed=seed, overwrite=overwrite, **known)
 
 
-def doctor(path: tyro.conf.Positional[Path], domain: str = "molecules") -> None:
+def doctor(
+    path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")],
+    domain: str = "molecules",
+) -> None:
     """Look at a data file before training, and say what training would do with it.
 
     Args:
         path: File or folder of data.
         domain: Kind of data.
     """
-    load(domain).commands.doctor(path)
+    load(domain).commands.doctor(_path("path", path))
 
 
 def inspect(run: tyro.conf.Positional[Path]) -> None:

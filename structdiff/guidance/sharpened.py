@@ -89,7 +89,10 @@ class Sharpened(Denoiser):
     def sharpen(self, log_p: Tensor) -> Tensor:
         """Log-probabilities, `(..., K)`, sharpened."""
         if self.temperature != 1:
-            log_p = torch.log_softmax(log_p / self.temperature, -1)
+            # The largest is 0 before the division, so that no temperature is too small for it.
+            surest = log_p - log_p.amax(-1, keepdim=True)
+            least = torch.finfo(log_p.dtype).tiny
+            log_p = torch.log_softmax(surest / max(self.temperature, least), -1)
         if self.nucleus != 1:
             log_p = torch.log_softmax(nucleus(log_p, self.nucleus), -1)
         return log_p

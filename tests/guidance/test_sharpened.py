@@ -136,3 +136,11 @@ def test_multinomial_leaves_are_sharpened_too():
     said = Said(laws())
     said.process = Product({"x": Gaussian(Linear()), "token": Categorical(Flow(), uniform(9))})
     assert Sharpened(said).names == ("token",)
+
+
+@pytest.mark.parametrize("temperature", [1e-38, 1e-44, 1e-300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_least_temperatures_take_the_surest_class(temperature, dtype):
+    log_p = torch.tensor([[0.2, 0.5, 0.3], [0.0, 0.1, 0.9]], dtype=dtype).log()
+    cold = Sharpened(Said(log_p), temperature=temperature).sharpen(log_p)
+    assert cold.exp().tolist() == [[0, 1, 0], [0, 0, 1]]

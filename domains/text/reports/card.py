@@ -64,8 +64,19 @@ def _data(run: Run) -> dict[str, object]:
         "source": own if data.path is None else data.path,
         "tokens": f"{data.tokenizer}, a vocabulary of {codec.vocabulary.size:,}",
         "documents": data.documents,
-        "training texts": f"{sum(codec.sizes.histogram):,}, of at most {codec.length} tokens",
+        "training texts": _texts(run),
     }
+
+
+def _texts(run: Run) -> str:
+    """How many there are; windows of running text overlap, see `data`."""
+    total, length = sum(run.codec.sizes.histogram), run.codec.length
+    if run.config.data.documents == "lines":
+        return f"{total:,}, of at most {length} tokens"
+    tokens = sum(run.codec.vocabulary.counts)
+    apart = (tokens - length) // (total - 1) if total > 1 else length
+    how = f"overlapping, one every {apart:,} of" if apart < length else "side by side, of"
+    return f"{total:,} windows of {length} tokens, {how} {tokens:,} tokens"
 
 
 def _model(run: Run) -> dict[str, object]:

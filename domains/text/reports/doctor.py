@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from structdiff.domains.text.data import Data, read
-from structdiff.domains.text.ngram import NGram
+from structdiff.domains.text.data import Data
+from structdiff.domains.text.recipe import TextConfig
+from structdiff.domains.text.reports.measuring import decoded, reference_bits
+from structdiff.domains.text.run import load_data
+from structdiff.domains.text.tokens import Characters
 
 __all__ = ["examine"]
 
@@ -22,29 +25,28 @@ def examine(path: str) -> str:
         FileNotFoundError: If there is no such file.
         ValueError: If nothing in it can be trained on.
     """
-    data = read(path)
-    lines = [data.report, "", *_vocabulary(data), "", *_windows(data)]
+    data = load_data(TextConfig.model_validate({"data": {"path": path}}))
+    lines = [data.report, "", *_characters(data), "", *_windows(data)]
     return "\n".join(lines)
 
 
-def _vocabulary(data: Data) -> list[str]:
-    counts = np.asarray(data.vocabulary.counts)
+def _characters(data: Data) -> list[str]:
+    letters = Characters.fit(text for part in (data.train, data.test) for text in decoded(part))
+    counts = np.asarray(letters.counts)
     order = np.argsort(-counts, kind="stable")
+    named = [letters.alphabet[i] for i in order.tolist()]
     shares = [
-        f"{data.vocabulary.decode([i])!r} {counts[i] / counts.sum():.1%}"
-        for i in order[:_SHOWN].tolist()
+        f"{letter!r} {counts[i] / counts.sum():.1%}"
+        for letter, i in zip(named[:_SHOWN], order.tolist(), strict=False)
     ]
-    rare = order[(counts[order] > 0) & (counts[order] < 5)].tolist()
-    unseen = int((counts == 0).sum())
     lines = [f"the commonest characters: {', '.join(shares)}"]
+    rare = [letter for letter, i in zip(named, order.tolist(), strict=True) if counts[i] < 5]
     if rare:
-        some = " ".join(repr(data.vocabulary.decode([i])) for i in rare[:_SHOWN])
+        some = " ".join(map(repr, rare[:_SHOWN]))
         lines.append(f"{len(rare)} characters occur fewer than 5 times: {some}")
-    if unseen:
-        lines.append(f"{unseen} characters occur in held-out text only: they cannot be learned")
-    control = [i for i in order.tolist() if not _plain(data.vocabulary.decode([i]))]
+    control = [letter for letter in named if not _plain(letter)]
     if control:
-        names = ", ".join(repr(data.vocabulary.decode([i])) for i in control[:_SHOWN])
+        names = ", ".join(map(repr, control[:_SHOWN]))
         lines.append(f"control characters: {names}; remove them if they are not meant")
     return lines
 
@@ -54,13 +56,10 @@ def _plain(character: str) -> bool:
 
 
 def _windows(data: Data) -> list[str]:
-    size = data.vocabulary.size
     lines = [
         f"{len(data.train):,} windows of {data.train.length} tokens for training, "
         f"{len(data.validation):,} for validation, {len(data.test):,} for the test"
     ]
-    for order in (1, 3):
-        if len(data.test.tokens) >= order and len(data.train.tokens) >= order:
-            bits = NGram.fit([data.train.tokens], size, order).bits(data.test.tokens)
-            lines.append(f"a {order}-gram model takes {bits:.3f} bits a character of the test")
+    for name, bits in reference_bits(data, data.test).items() if len(data.test.tokens) else ():
+        lines.append(f"a {name} model takes {bits:.3f} bits a character of the test")
     return lines

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from structdiff.domains.text.codec import TextCodec
 from structdiff.domains.text.data import Corpus, Data
@@ -23,7 +25,7 @@ from structdiff.domains.text.run import Run
 from structdiff.domains.text.scoring import Scores, score, windows
 from structdiff.domains.text.tokens import Characters
 
-__all__ = ["beside", "distances", "held_out", "reference_bits"]
+__all__ = ["beside", "decoded", "distances", "held_out", "reference_bits"]
 
 _SCORED = 1 << 15  # tokens of held-out text
 _DRAWS = 4
@@ -45,7 +47,7 @@ def reference_bits(data: Data, held: Corpus) -> dict[str, float]:
 
     The models are of characters, whatever the tokens, and see what 20 million tokens say.
     """
-    strings = [_strings(data.train), _strings(held)]
+    strings = [decoded(data.train), decoded(held)]
     letters = Characters.fit(text for texts in strings for text in texts)
     train, test = ([letters.encode(text) for text in texts] for texts in strings)
     longest = min(max(len(text) for text in texts) for texts in (train, test))
@@ -59,7 +61,7 @@ def reference_bits(data: Data, held: Corpus) -> dict[str, float]:
     return found
 
 
-def _strings(corpus: Corpus) -> list[str]:
+def decoded(corpus: Corpus) -> list[str]:
     """Running text as one, documents each."""
     if corpus.ends is None:
         return [corpus.vocabulary.decode(corpus.tokens[:_COUNTED])]
@@ -73,21 +75,29 @@ def _spread(total: int, most: int) -> list[int]:
 
 
 def distances(data: Data, drawn: Sequence[str]) -> dict[int, Distance]:
-    """Distances of n-grams of characters; none where there is too little held-out text."""
+    """Distances of n-grams of characters; of texts that are long enough for one.
+
+    There are none without held-out text.
+    """
     if not len(data.test) or not len(data.validation):
         return {}
     reference = data.test.texts(range(len(data.test)))
     real = data.validation.texts(range(len(data.validation)))
-    least = min(len(text) for texts in (drawn, reference, real) for text in texts)
-    orders = [n for n in (1, 2, 3, 4) if n <= least]
-    return ngram_distances(drawn, reference, real, orders) if orders else {}
+    found = dict[int, Distance]()
+    for order in (1, 2, 3, 4):
+        made, right, other = (
+            [text for text in texts if len(text) >= order] for texts in (drawn, reference, real)
+        )
+        if made and right and other:
+            found |= ngram_distances(made, right, other, [order])
+    return found
 
 
 def beside(codec: TextCodec, data: Data, drawn: list[str]) -> list[tuple[str, float, float]]:
     """Measures of drawn text and of as much real text, held out if there is some."""
     source = data.validation if len(data.validation) else data.train
     real = source.texts(_spread(len(source), len(drawn)))
-    known = set(words(codec.vocabulary.decode(data.train.tokens[:_READ])))
+    known = {word for text in _beginning(data.train) for word in words(text)}
     documents = data.train.ends is not None
     measures: dict[str, Callable[[Sequence[str]], float]] = {
         "words that training text has": lambda texts: known_words(texts, known, whole=documents),
@@ -104,10 +114,27 @@ def beside(codec: TextCodec, data: Data, drawn: list[str]) -> list[tuple[str, fl
     return rows
 
 
+def _beginning(corpus: Corpus) -> list[str]:
+    """The first tokens of running text, or the first documents, each by itself."""
+    if corpus.ends is None:
+        return [corpus.vocabulary.decode(corpus.tokens[:_READ])]
+    few = int(np.searchsorted(corpus.ends, _READ))
+    return corpus.texts(range(min(few + 1, len(corpus))))
+
+
+def _apart(corpus: Corpus) -> NDArray[Any]:
+    """The first tokens, with one that no text has between documents."""
+    if corpus.ends is None:
+        return corpus.tokens
+    between = corpus.vocabulary.size
+    tokens = np.asarray(corpus.tokens[:_COUNTED], np.min_scalar_type(between))
+    return np.insert(tokens, corpus.ends[corpus.ends < len(tokens)], between)
+
+
 def _copied(codec: TextCodec, data: Data, texts: Sequence[str]) -> list[int]:
     """Characters of the longest part of each text that the training text has."""
-    ids = [codec.vocabulary.encode(text) for text in texts]
-    found = overlaps(ids, data.train.tokens)
+    ids = [codec.vocabulary.encode_any(text) for text in texts]
+    found = overlaps(ids, _apart(data.train))
     return [
         codec.vocabulary.characters(one[part.start : part.start + part.length])
         for one, part in zip(ids, found, strict=True)

@@ -143,6 +143,41 @@ def test_lines_that_cannot_be_scored_have_a_reason(say, source, tmp_path):
     rows = table_of(table)
     assert [bool(row["nats"]) for row in rows] == [True, False, True]
     assert "has no 'c'" in rows[1]["reason"]
+    assert [row["line"] for row in rows] == ["1", "3", "4"]
+    data.write_text("\n\n")
+    assert "data.txt has no text that could be scored" in refusal(say("score", out, "--data", data))
+
+
+def test_texts_that_were_drawn_are_scored_one_by_one(say, path, run, tmp_path):
+    drawn, table = tmp_path / "drawn.jsonl", tmp_path / "scores.csv"
+    said(say("sample", path, "-n", "3", "-o", drawn))
+    said(say("score", path, "--data", drawn, "-o", table, "--draws", "2"))
+    expected = run.score(run.sample(3, progress=False), draws=2, progress=False)
+    rows = table_of(table)
+    assert [float(row["nats"]) for row in rows] == pytest.approx(expected.nats.tolist())
+    assert [row["line"] for row in rows] == ["1", "2", "3"]
+    drawn.write_text('{"text": "the cat"}\n{"texts": 3}\n')
+    assert "line 2 must be an object" in refusal(say("score", path, "--data", drawn))
+
+
+def test_one_text_has_no_interval(say, path, run, tmp_path):
+    one = run.score(["the cat sat"], draws=2, progress=False)
+    assert "nan" not in one.summary()
+    (tmp_path / "one.txt").write_text("the cat sat")
+    table = tmp_path / "scores.csv"
+    said(say("score", path, "--data", tmp_path / "one.txt", "-o", table, "--draws", "2"))
+    facts = json.loads(table.with_suffix(".json").read_text(), parse_constant=pytest.fail)
+    assert facts["bits per character"] == pytest.approx(one.per_character()[0].value)
+
+
+@pytest.mark.parametrize("command", ["score", "train", "doctor"])
+def test_no_name_is_not_the_current_folder(say, path, tmp_path, command):
+    words = {
+        "score": ("score", path, "--data", ""),
+        "train": ("train", "text", "--data", "", "--out", tmp_path / "run"),
+        "doctor": ("doctor", "", "--domain", "text"),
+    }[command]
+    assert "is empty: give the name of a file or a folder" in refusal(say(*words))
 
 
 def test_an_evaluation_measures_drawn_beside_real(say, path, run):
@@ -185,9 +220,9 @@ def test_the_doctor_says_what_training_would_read(say, source, tmp_path):
 
 BAD = {
     "empty.txt": (b"", "empty.txt is empty"),
-    "nul.txt": (b"\0" * 5000, "nothing but NUL bytes"),
+    "nul.txt": (b"\0" * 5000, "has a NUL byte, byte 0"),
     "latin.txt": (("café " * 2000).encode("latin-1"), "is not UTF-8: byte 3"),
-    "one.txt": (b"a" * 5000, "only one distinct token"),
+    "one.txt": (b"a" * 5000, "only one distinct character"),
     "short.txt": (b"ab", "fewer than one window of 16"),
 }
 
@@ -220,7 +255,7 @@ def test_bad_text_cannot_be_scored(say, path, tmp_path, name):
             "given has 37 tokens, the model's texts have at most 32",
         ),
         (["--given", "Zebra {3}"], "given: the vocabulary has no 'Z', first at character 1"),
-        (["--given", "the cat"], "no unknown token, so there is nothing to draw"),
+        (["--given", "the " * 8], "no unknown token, so there is nothing to draw"),
         (["--given", ""], "no known token"),
         (["--condition", "a=1"], "a model of text has no conditions"),
         (["--guidance", "2"], "a model of text has no conditions"),
@@ -266,7 +301,7 @@ def test_the_settings_of_molecules_are_not_those_of_text(say, source, tmp_path):
         (["--loss.given", "0.5"], "loss.given is not needed with noise.process absorbing"),
         (["--network.width", "10"], "network.width must be a multiple of twice network.heads"),
         (["--noise.process", "gamma"], "gamma"),
-        (["--data.tokenizer", "words"], "tokens must be one of characters, bytes, bpe, wordpiece"),
+        (["--data.tokenizer", "words"], "data.tokenizer must be one of characters, bytes, bpe, wordpiece"),
     ],
 )
 def test_settings_that_do_not_fit_are_one_short_line(say, tmp_path, words, message):

@@ -255,9 +255,9 @@ def test_long_lines_are_cut_and_counted(cache, tmp_path):
     assert data.train.sizes().sum() == len(data.train)
 
 
-def test_any_bytes_can_be_read_as_bytes(cache, tmp_path):
+def test_any_bytes_but_nul_can_be_read_as_bytes(cache, tmp_path):
     path = tmp_path / "latin.txt"
-    content = bytes(range(256)) * 30
+    content = bytes(range(1, 256)) * 30
     path.write_bytes(content)
     data = read(path, tokens="bytes", length=10)
     parts = (data.train, data.validation, data.test)
@@ -295,7 +295,7 @@ def test_a_tokenizer_json_can_be_given(cache, prose, tmp_path):
     path.write_text(Subwords.train([prose[1]], 300).definition)
     data = read(prose[0], tokens=str(path), length=40)
     assert whole(data) == prose[1]
-    with pytest.raises(ValueError, match="tokens must be one of characters, .* got 'runes'"):
+    with pytest.raises(ValueError, match="data.tokenizer must be one of characters, .* got 'runes'"):
         read(prose[0], tokens="runes")
 
 
@@ -344,8 +344,11 @@ def test_text8_has_27_letters(cache):
 
 BAD = {
     "empty.txt": (b"", {}, "is empty: give a file with text"),
-    "nul.txt": (b"\0" * 1000, {}, "nothing but NUL bytes"),
-    "nul2.txt": (b"\0" * 1000, {"tokens": "bytes"}, "nothing but NUL bytes"),
+    "nul.txt": (b"\0" * 1000, {}, "has a NUL byte, byte 0"),
+    "nul1.txt": (b"ab" * 999 + b"\0ab", {}, "has a NUL byte, byte 1998"),
+    "one3.txt": (b"a" * 1000, {"tokens": "bpe"}, "only one distinct character, 'a'"),
+    "few.txt": (b"ab", {}, "has 2 tokens, of which 1 is for training: .*; give more text$"),
+    "nul2.txt": (b"\0" * 1000, {"tokens": "bytes"}, "has a NUL byte, byte 0"),
     "latin.txt": (
         b"x" * 300_000 + b"caf\xe9 au lait",
         {},
@@ -353,8 +356,8 @@ BAD = {
     ),
     "cut.txt": (b"abc\xe2\x82", {}, r"byte 3 .from 0. is 0xe2 .*data.tokenizer bytes"),
     "utf16.txt": ("hello".encode("utf-16"), {}, "is UTF-16, not UTF-8: convert it"),
-    "one.txt": (b"a" * 1000, {}, "only one distinct token"),
-    "one2.txt": (b"a" * 1000, {"tokens": "bytes"}, "only one distinct token"),
+    "one.txt": (b"a" * 1000, {}, "only one distinct character"),
+    "one2.txt": (b"a" * 1000, {"tokens": "bytes"}, "only one distinct character"),
     "short.txt": (b"abcd" * 70, {}, "280 tokens, of which 252 .* window of 256; .* up to 252"),
     "blank.txt": (
         b"\n" * 1000,
@@ -389,7 +392,9 @@ def test_folders_without_text_and_missing_files_are_refused(cache, tmp_path):
     (tmp_path / "data.csv").write_text("a,b")
     with pytest.raises(ValueError, match=r"has no text, a file that ends in \.txt"):
         text_files(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such file: .*none.txt; check data.path"):
+    with pytest.raises(ValueError, match="the path of the text is empty"):
+        read("")
+    with pytest.raises(FileNotFoundError, match="no such file: .*none.txt; check its name"):
         read(tmp_path / "none.txt")
     assert not cache.exists()
 
@@ -408,3 +413,12 @@ def test_short_parts_are_noted(cache, tmp_path):
     assert (len(data.validation), len(data.test)) == (0, 0)
     assert data.notes[0] == "the part for validation, 20 tokens, has no window"
     assert read(path, vocabulary=Bytes(), length=20).notes == ()
+
+
+def test_training_says_how_many_words_have_no_pieces(cache, tmp_path):
+    vocabulary = Subwords.train(["the cat sat on the mat " * 20], 60, "wordpiece")
+    path = tmp_path / "a.txt"
+    path.write_text("the cat sat " * 100 + "漢 " * 5 + "the mat " * 100)
+    data = read(path, length=16, vocabulary=vocabulary)
+    assert "5 tokens for training are [UNK]" in data.report
+    assert data.vocabulary.counts[vocabulary.unknown] == 5

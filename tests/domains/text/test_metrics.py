@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
+from structdiff.domains.text import TextCodec, read
 from structdiff.domains.text.metrics import (
     bits_per,
     distinct,
@@ -18,6 +19,7 @@ from structdiff.domains.text.metrics import (
     repetition,
     words,
 )
+from structdiff.domains.text.reports.measuring import beside, distances
 
 SHORT = st.text("abé ", min_size=4, max_size=30)
 
@@ -123,3 +125,29 @@ def test_bits():
     assert bits_per(3 * math.log(2), 3) == pytest.approx(1)
     with pytest.raises(ValueError, match="count must be positive, got 0"):
         bits_per(1.0, 0)
+
+
+def test_documents_are_not_run_together(tmp_path):
+    """No word and no copied part goes over a line end."""
+    path = tmp_path / "lines.txt"
+    path.write_text("".join(f"hello{i}\nworld\n" for i in range(60)))
+    data = read(path, documents="lines", length=16, cache=tmp_path / "cache")
+    codec = TextCodec.of(data)
+    known = {word for text in data.train.texts(range(len(data.train))) for word in words(text)}
+    some = sorted(known - {"world"})[:2]
+    assert len(some) == 2
+    drawn = ["".join(some), some[0]]
+    found = {name: made for name, made, _ in beside(codec, data, drawn)}
+    assert found["words that training text has"] == 0.5
+    longest = max(len(one) for one in some)
+    assert found["characters in one piece as in training text, most"] == longest
+
+
+def test_a_short_text_leaves_the_longer_n_grams_of_others(tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_text("".join(f"number {i}\n" for i in range(200)))
+    data = read(path, documents="lines", length=16, cache=tmp_path / "cache")
+    several = distances(data, ["a", "number 7", "number 77"])
+    assert [*several] == [1, 2, 3, 4]
+    assert several[4] == distances(data, ["number 7", "number 77"])[4]
+    assert [*distances(data, ["a"])] == [1]

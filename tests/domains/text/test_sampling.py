@@ -80,7 +80,8 @@ def test_the_last_noisy_text_is_the_text(run):
     [
         ({"given": "the " * 9 + "{1}"}, "given has 37 tokens, .* at most 32"),
         ({"given": "the QUEEN {3}"}, "given: the vocabulary has no 'E', 'N', 'Q', 'U'"),
-        ({"given": "the cat"}, "no unknown token"),
+        ({"given": "the " * 8}, "no unknown token"),
+        ({"given": 3}, "given must be a string, got 3"),
         ({"given": "{5}"}, "no known token"),
         ({"given": "the {x}"}, "not a number of tokens"),
         ({"given": "a{2}", "sizes": [3]}, "sizes cannot be chosen with given"),
@@ -94,3 +95,10 @@ def test_the_last_noisy_text_is_the_text(run):
 def test_what_cannot_be_drawn_is_refused(run, asked, message):
     with pytest.raises(ValueError, match=message):
         run.sample(2, progress=False, **asked)
+
+
+def test_a_window_goes_on_after_what_is_given(run):
+    for text in run.sample(3, given="the cat", progress=False):
+        assert len(text) == 32
+        assert text.startswith("the cat")
+    assert [len(text) for text in run.sample(2, given="the {2}", progress=False)] == [6, 6]

@@ -86,7 +86,7 @@ def test_word_pieces_give_words_back_with_single_spaces(wordpiece):
     ids = wordpiece.encode(text)
     assert wordpiece.decode(ids) == "the class statement is a class"
     assert wordpiece.characters(ids) == len(" the class statement is a class")
-    assert wordpiece.decode(wordpiece.encode("a 漢 b")) == "a [UNK] b"
+    assert wordpiece.decode(wordpiece.encode_any("a 漢 b")) == "a [UNK] b"
 
 
 @pytest.mark.parametrize("name", ["characters", "bytes", "bpe", "wordpiece"])
@@ -119,7 +119,34 @@ def test_training_again_gives_the_same_vocabulary(kind, size):
 def test_word_pieces_have_the_most_frequent_characters(monkeypatch):
     monkeypatch.setattr(subwords, "_LETTERS", 3)
     made = Subwords.train(["aaaa bbbb cccc dd e"], 20, "wordpiece")
-    assert made.decode(made.encode("abc dab ##ab")) == "abc [UNK] [UNK] [UNK] ab"
+    assert made.decode(made.encode_any("abc dab ##ab")) == "abc [UNK] [UNK] [UNK] ab"
+
+
+def _pairs(vocabulary, merges=()):
+    library = pytest.importorskip("tokenizers")
+    made = library.Tokenizer(library.models.BPE(vocab=vocabulary, merges=list(merges)))
+    return Subwords((), made.to_str())
+
+
+def test_what_has_no_piece_is_refused_with_its_place(wordpiece):
+    with pytest.raises(ValueError, match=r"no pieces for '漢', at character 3, in 'a 漢 b'"):
+        wordpiece.encode("a 漢 b")
+    assert wordpiece.encode_any("a 漢 b")[1] == wordpiece.unknown == 0
+    pairs = _pairs({"a": 0, "b": 1, " ": 2, "ab": 3}, [("a", "b")])
+    assert pairs.encode("ab ba").tolist() == [3, 2, 1, 0]
+    for text in ("abcab", "ca  ", "c", "ab  c"):
+        place = text.index("c") + 1
+        with pytest.raises(ValueError, match=f"no pieces for 'c', at character {place}, "):
+            pairs.encode(text)
+
+
+def test_gaps_in_the_numbers_of_tokens_are_tokens_that_do_not_occur():
+    gaps = _pairs({"a": 0, "b": 1, "c": 5})
+    ids = gaps.encode("cab")
+    assert (gaps.size, ids.tolist(), gaps.decode([5, 6])) == (6, [5, 0, 1], f"c{MASK}")
+    assert gaps.counted(np.bincount(ids, minlength=gaps.size)).counts == (1, 1, 0, 0, 0, 1)
+    with pytest.raises(ValueError, match="without a token"):
+        _pairs({})
 
 
 def test_a_tokenizer_json_is_loaded(bpe, tmp_path):
