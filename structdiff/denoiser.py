@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, final
 
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from structdiff.batch import Batch
 from structdiff.processes.base import Estimate, Process
 
-__all__ = ["LIMIT", "Backbone", "Denoiser", "NetworkDenoiser", "to_standard"]
+__all__ = ["LIMIT", "Backbone", "Denoiser", "NetworkDenoiser", "ask", "to_standard"]
 
 LIMIT = 20.0
 """Networks see clocks inside +-LIMIT: pure noise and clean rows have infinite ones."""
@@ -87,14 +87,35 @@ class NetworkDenoiser(Denoiser):
     ) -> Mapping[str, Estimate]:
         """Encode, call the network, decode."""
         process = self.process.bind(batch)
-        seen = batch.with_leaves(process.encode(batch.leaves, t))
-        values = None
-        if self.self_conditioning and previous is not None:
-            values = {name: estimate.value.detach() for name, estimate in previous.items()}
-        clock = {name: value.clamp(-LIMIT, LIMIT) for name, value in process.clock(t).items()}
-        output = self.backbone(seen, clock, values)
+        output = ask(
+            self.backbone, process, batch, t, previous if self.self_conditioning else None
+        )
         estimates: Mapping[str, Estimate] = process.decode(output, batch.leaves, t)
         return estimates
+
+
+def ask(
+    backbone: Callable[..., Mapping[str, Tensor]],
+    process: Process,
+    batch: Batch,
+    t: Any,
+    previous: Mapping[str, Estimate] | None,
+) -> Mapping[str, Tensor]:
+    """What a network says of noisy leaves.
+
+    Arguments:
+        backbone: The network, see `Backbone`.
+        process: The process, bound to the batch.
+        batch: Noisy leaves.
+        t: Times by leaf.
+        previous: The previous estimate, if the network is to see it.
+    """
+    seen = batch.with_leaves(process.encode(batch.leaves, t))
+    values = None
+    if previous is not None:
+        values = {name: estimate.value.detach() for name, estimate in previous.items()}
+    clock = {name: value.clamp(-LIMIT, LIMIT) for name, value in process.clock(t).items()}
+    return backbone(seen, clock, values)
 
 
 class _Standard(Denoiser):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from structdiff.layout import Layout
 
-__all__ = ["Around", "Generator", "Randomness", "Tempered"]
+__all__ = ["Around", "Displaced", "Generator", "Randomness", "Tempered"]
 
 
 class Randomness(ABC):
@@ -187,3 +187,36 @@ class Tempered(Around):
         scaled = self.scaled if step is None else step > 0
         source = self.source.scoped(leaf=leaf, step=step, ids=ids, layout=layout)
         return Tempered(source, self.temperature, scaled=scaled)
+
+
+class Displaced(Around):
+    """Another source whose steps are other ones, so that several walks meet at no step.
+
+    Arguments:
+        source: Where the numbers come from.
+        first: Which step of the source step 0 is.
+        stride: How many steps of the source one step is.
+    """
+
+    def __init__(self, source: Randomness, first: int, stride: int = 1) -> None:
+        super().__init__(source)
+        self.first, self.stride = first, stride
+
+    def normal(
+        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
+        """As the source draws them."""
+        return self.source.normal(shape, dtype, device)
+
+    def scoped(
+        self,
+        *,
+        leaf: str | None = None,
+        step: int | None = None,
+        ids: Tensor | None = None,
+        layout: Layout | None = None,
+    ) -> Displaced:
+        """The source at that address; step k is step `first + stride k` of the source."""
+        place = None if step is None else self.first + self.stride * step
+        source = self.source.scoped(leaf=leaf, step=place, ids=ids, layout=layout)
+        return Displaced(source, self.first, self.stride)

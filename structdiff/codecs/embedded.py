@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from structdiff.batch import Batch
-from structdiff.denoiser import LIMIT, Denoiser
+from structdiff.denoiser import Denoiser, ask
 from structdiff.parameterisations.embedded import LOG_P, Code, Embedding
 from structdiff.processes import Estimate, Process
 from structdiff.processes.leaf import expand
@@ -88,12 +88,8 @@ class ClassDenoiser(Denoiser):
     ) -> Mapping[str, Estimate]:
         """Encode, call the network, take the mean embedding, decode."""
         process = self.process.bind(batch)
-        seen = batch.with_leaves(process.encode(batch.leaves, t))
-        values = None
-        if self.self_conditioning and previous is not None:
-            values = {name: estimate.value.detach() for name, estimate in previous.items()}
-        clock = {name: value.clamp(-LIMIT, LIMIT) for name, value in process.clock(t).items()}
-        output = dict(self.backbone(seen, clock, values))
+        shown = previous if self.self_conditioning else None
+        output = dict(ask(self.backbone, process, batch, t, shown))
         log_p = {name: torch.log_softmax(output[name], -1) for name in self._embeddings}
         output |= {n: table.expected(log_p[n]) for n, table in self._embeddings.items()}
         said = dict(process.decode(output, batch.leaves, t))

@@ -24,17 +24,13 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
-import torch
-from torch import Tensor
-
 from structdiff.batch import Batch
-from structdiff.layout import Layout
 from structdiff.processes import Markov
-from structdiff.random import Around, Randomness
+from structdiff.random import Displaced, Randomness
 from structdiff.samplers import Carry, Sampler, Walk
 
 __all__ = ["RePaint"]
@@ -56,39 +52,6 @@ def visits(steps: int, jump: int, repeats: int) -> Iterator[Visit]:
             yield Visit(low, turn, high if turn > 0 else low)
             yield from (Visit(i, turn, i) for i in range(low + 1, high))
     yield Visit(steps - 1, 0, steps - 1)
-
-
-class Lane(Around):
-    """One of several sources that share another and meet at no step.
-
-    Arguments:
-        source: Where the numbers come from.
-        lane: Which of them this is, from 0.
-        lanes: How many there are.
-    """
-
-    def __init__(self, source: Randomness, lane: int, lanes: int) -> None:
-        super().__init__(source)
-        self.lane, self.lanes = lane, lanes
-
-    def normal(
-        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
-    ) -> Tensor:
-        """As the source draws them."""
-        return self.source.normal(shape, dtype, device)
-
-    def scoped(
-        self,
-        *,
-        leaf: str | None = None,
-        step: int | None = None,
-        ids: Tensor | None = None,
-        layout: Layout | None = None,
-    ) -> Lane:
-        """The source at that address; step k of lane j is step `lanes * k + j` of the source."""
-        place = None if step is None else self.lanes * step + self.lane
-        source = self.source.scoped(leaf=leaf, step=place, ids=ids, layout=layout)
-        return Lane(source, self.lane, self.lanes)
 
 
 class RePaint(Walk):
@@ -161,7 +124,7 @@ class RePaint(Walk):
         batch.with_leaves(self.known.leaves)
         bound = object.__new__(type(self))
         bound.__dict__.update(self.__dict__)
-        lanes = [Lane(random, j, self.repeats + 1) for j in range(self.repeats + 1)]
+        lanes = [Displaced(random, j, self.repeats + 1) for j in range(self.repeats + 1)]
         bound.batch, bound.random = batch, lanes[-1]
         bound.walks = tuple(self.sampler.bind(batch, lane) for lane in lanes[:-1])
         return bound

@@ -31,9 +31,8 @@ from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
 from structdiff.processes import Estimate
 from structdiff.processes.leaf import expand
-from structdiff.random import Randomness
+from structdiff.random import Displaced, Randomness
 from structdiff.samplers.base import Carry, Walk
-from structdiff.samplers.wrapped import Displaced
 
 __all__ = ["Blocks"]
 

@@ -6,7 +6,6 @@ sampler, so that the sampler draws what it would draw alone, under every source 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Self, final
 
 import torch
@@ -14,12 +13,11 @@ from torch import Tensor
 
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
-from structdiff.layout import Layout
 from structdiff.processes import Finite
-from structdiff.random import Around, Randomness
+from structdiff.random import Randomness
 from structdiff.samplers.base import Sampler, Walk
 
-__all__ = ["Displaced", "Wrapped", "class_leaves", "free_rows"]
+__all__ = ["Wrapped", "class_leaves", "free_rows"]
 
 BEYOND = 1 << 32
 """First address beyond those of a sampler's own steps."""
@@ -95,35 +93,3 @@ class Wrapped(Walk):
         layout = batch.layouts[name]
         scoped = random.scoped(leaf=f"{what} of {name}", ids=batch.ids, layout=layout)
         return scoped.uniform((layout.rows,), torch.float64, batch.device)
-
-
-class Displaced(Around):
-    """Another source whose steps are later ones.
-
-    Arguments:
-        source: Where the numbers come from.
-        first: Which step of the source step 0 is.
-    """
-
-    def __init__(self, source: Randomness, first: int) -> None:
-        super().__init__(source)
-        self.first = first
-
-    def normal(
-        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
-    ) -> Tensor:
-        """As the source draws them."""
-        return self.source.normal(shape, dtype, device)
-
-    def scoped(
-        self,
-        *,
-        leaf: str | None = None,
-        step: int | None = None,
-        ids: Tensor | None = None,
-        layout: Layout | None = None,
-    ) -> Displaced:
-        """The source at that address; step k is step `first + k` of the source."""
-        place = None if step is None else self.first + step
-        source = self.source.scoped(leaf=leaf, step=place, ids=ids, layout=layout)
-        return Displaced(source, self.first)
