@@ -43,7 +43,7 @@ from structdiff.domains.text.tokens import (
     vocabulary_from_state,
 )
 
-__all__ = ["TOKENS", "Corpus", "Data", "Documents", "read"]
+__all__ = ["TOKENS", "Corpus", "Data", "Documents", "read", "stride_of"]
 
 TOKENS = ("characters", "bytes", "bpe", "wordpiece")
 """Kinds of tokens; the path of a tokenizer.json is another."""
@@ -136,7 +136,9 @@ def read(
     folder = folder / entry_name(digest(files), kind, documents)
     entry = opened(folder)
     if entry is None:
-        errors = "surrogateescape" if kind == ["bytes"] or isinstance(vocabulary, Bytes) else "strict"
+        errors = (
+            "surrogateescape" if kind == ["bytes"] or isinstance(vocabulary, Bytes) else "strict"
+        )
         _several((lines if documents == "lines" else joined)(files, errors), name)
         made = vocabulary or _fit(files, tokens, vocabulary_size)
         check = _check(name, documents, length)
@@ -312,10 +314,14 @@ def _data(folder: Path, entry: Entry, name: str, documents: Documents, length: i
             ends = mapped(ends_file(folder, part), "<i8", 0, part.documents)
         corpora.append(Corpus(tokens, ends, length, length, vocabulary))
     train, validation, test = corpora
-    stride = min(length, max(length // 8, -(-len(train.tokens) // _WINDOWS), 1))
-    train = train.with_stride(stride)
+    train = train.with_stride(stride_of(len(train.tokens), length))
     notes = list(_notes(train, validation, test))
     return Data(train, validation, test, vocabulary, name, tuple(notes))
+
+
+def stride_of(tokens: int, length: int) -> int:
+    """How far apart windows for training begin, in a text of so many tokens."""
+    return min(length, max(length // 8, -(-tokens // _WINDOWS), 1))
 
 
 def _notes(train: Corpus, validation: Corpus, test: Corpus) -> Iterator[str]:
@@ -325,7 +331,7 @@ def _notes(train: Corpus, validation: Corpus, test: Corpus) -> Iterator[str]:
             yield f"the part for {name}, {len(part.tokens)} tokens, has no {what}"
     if (unknown := train.vocabulary.unknown) is not None and train.vocabulary.counts[unknown]:
         many, name = train.vocabulary.counts[unknown], train.vocabulary.decode([unknown])
-        yield f"{many} tokens for training are {name}: the vocabulary has no pieces for these words"
+        yield f"{many} tokens for training are {name}: the vocabulary cannot spell these words"
     longer = sum(part.longer() for part in (train, validation, test))
     if longer:
         yield f"{longer} lines have more than {train.length} tokens: the rest of them is left out"

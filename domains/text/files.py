@@ -76,7 +76,7 @@ class TextFile(NamedTuple):
             first = first and not text
             if text:
                 yield text
-        if not offset:
+        if first:
             msg = f"{self.name} is empty: give a file with text"
             raise ValueError(msg)
 
@@ -86,7 +86,8 @@ class TextFile(NamedTuple):
             return f"{self.name} is UTF-16, not UTF-8: convert it (iconv -f UTF-16 -t UTF-8)"
         return (
             f"{self.name} is not UTF-8: byte {place} (from 0) is 0x{byte:02x} ({error.reason}); "
-            "convert it (iconv -f LATIN1 -t UTF-8 for Latin-1), or train with --data.tokenizer bytes"
+            "convert it (iconv -f LATIN1 -t UTF-8 for Latin-1), or train with --data.tokenizer "
+            "bytes"
         )
 
 

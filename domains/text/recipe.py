@@ -158,8 +158,8 @@ def _faults(config: TextConfig) -> list[tuple[bool, str]]:
     return [
         (
             config.network.width % (2 * config.network.heads) > 0,
-            f"network.width must be a multiple of twice network.heads, {2 * config.network.heads}, "
-            f"got {config.network.width}",
+            "network.width must be a multiple of twice network.heads, "
+            f"{2 * config.network.heads}, got {config.network.width}",
         ),
         (
             loss.objective == "order-agnostic" and not masked,

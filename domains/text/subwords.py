@@ -113,7 +113,7 @@ class Subwords(Vocabulary):
         return max(self._tokenizer.get_vocab().values()) + 1
 
     @cached_property
-    def unknown(self) -> int | None:  # type: ignore[override]
+    def unknown(self) -> int | None:
         """The token that stands for what has no piece, such as `[UNK]`."""
         model = json.loads(self.definition)["model"]
         if model.get("unk_token") is None:
@@ -195,7 +195,8 @@ class Subwords(Vocabulary):
         near = text[max(start - 10, 0) : start + 10]
         return (
             f"the vocabulary has no pieces for {text[start:end][:40]!r}, at character "
-            f"{start + 1}, in {near!r}: replace it, or train with --data.tokenizer bytes, which has all"
+            f"{start + 1}, in {near!r}: replace it, or train with --data.tokenizer "
+            "bytes, which has all"
         )
 
     def spell(self, ids: NDArray[np.int64]) -> str:

@@ -28,11 +28,13 @@ class Drawing:
     """How samples are drawn; the run's own settings by default."""
 
     steps: int | None = None
-    """Calls of the network."""
+    """Calls of the network; of text, for each block of a walk in blocks, and one for each token of
+    first-hitting."""
     eta: float | None = None
     """Fresh noise of each step: 0 none, 1 that of the Bayes kernel."""
     temperature: float | None = None
-    """Factor on the fresh noise: 1 draws from the model."""
+    """1 draws from the model, below samples are surer and less diverse: of positions a factor on
+    the fresh noise, of tokens the temperature of the law of each."""
     repaint: int | None = None
     """How often stretches of steps are repeated for a given part that was not trained."""
     kind: str | None = None
@@ -70,15 +72,19 @@ def sample(
         out: File to write, its suffix says the format; or a folder (a path without a suffix, one
             that ends in a slash, or one that exists), which is filled shard by shard and goes on
             where it was stopped. Without one, a list is printed.
-        condition: What is asked of the samples: NAME=VALUE, several if need be.
+        condition: What is asked of the samples: NAME=VALUE, several if need be; of molecules
+            alone.
         guidance: Scale of the conditions: 0 unconditional, 1 conditional, above 1 guided; one
             number, or NAME=NUMBER for each condition.
-        sizes: Sizes to choose from (for molecules, numbers of atoms); by default as in the data.
+        sizes: Sizes to choose from (of molecules, numbers of atoms; of text, numbers of tokens);
+            by default as in the data.
         given: A part that every sample is to contain: of molecules a file, held where it is; of
-            text the text itself, with {6} for six unknown tokens ("To be {6} not to be").
-        only_valid: Draw until so many are valid, and keep those; the rate of all drawn is told.
+            text the text itself, with {6} for six unknown tokens ("To be {6} not to be"); what has
+            no gap is the beginning of a window of running text, the rest of which is drawn.
+        only_valid: Draw until so many are valid, and keep those; the rate of all drawn is told. Of
+            molecules alone.
         sampler: How samples are drawn.
-        seed: Start of the random numbers.
+        seed: Start of the random numbers: with the same, the same samples are drawn.
         overwrite: Whether OUT may be replaced.
     """
     domain = load(RunFolder(run).domain)
@@ -180,7 +186,8 @@ def score(
     Args:
         run: Folder of the run.
         data: File of samples, as for training; of text also the .jsonl that `sample` writes. A
-            .txt of text is read as it stands: what `sample` writes there has \\n for line ends.
+            .txt of text is read as it stands; in one that `sample` wrote, a line end inside a
+            text is a backslash and an n.
         out: CSV file to write, a row per sample; without one, a summary is printed.
         draws: Monte-Carlo repetitions, at least 2; their spread is the error. By default 4 of
             molecules, 16 of text.

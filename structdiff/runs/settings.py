@@ -34,7 +34,7 @@ def with_sampler(config: Config, changes: Mapping[str, Any]) -> Config:
         sampler = type(old).model_validate(old.model_dump() | new)
     except ValidationError as error:
         faults = (
-            f"{'.'.join(['sampler', *map(str, fault['loc'])])} = {fault['input']!r}: {fault['msg']}"
+            f"sampler.{'.'.join(map(str, fault['loc']))} = {fault['input']!r}: {fault['msg']}"
             for fault in error.errors()
         )
         raise ValueError("; ".join(faults)) from None

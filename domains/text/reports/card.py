@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structdiff
 from structdiff.artifacts import write_atomic
+from structdiff.domains.text.data import stride_of
 from structdiff.domains.text.run import Run
 
 __all__ = ["write_card"]
@@ -74,7 +75,7 @@ def _texts(run: Run) -> str:
     if run.config.data.documents == "lines":
         return f"{total:,}, of at most {length} tokens"
     tokens = sum(run.codec.vocabulary.counts)
-    apart = (tokens - length) // (total - 1) if total > 1 else length
+    apart = stride_of(tokens, length)
     how = f"overlapping, one every {apart:,} of" if apart < length else "side by side, of"
     return f"{total:,} windows of {length} tokens, {how} {tokens:,} tokens"
 

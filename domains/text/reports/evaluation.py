@@ -53,7 +53,8 @@ class Evaluation:
         character, error = self.likelihood.per_character()
         rows = [["model", "bits per character", "95 % over texts", "Monte Carlo", "per token"]]
         rows += [[f"{name}s", f"{bits:.3f}", "", "", ""] for name, bits in self.references.items()]
-        ends = f"[{character.low:.3f}, {character.high:.3f}]"
+        known = math.isfinite(character.low)  # not of one text
+        ends = f"[{character.low:.3f}, {character.high:.3f}]" if known else ""
         mine = [f"{character.value:.3f}", ends, f"+- {error:.2g}"]
         return [*rows, ["the run (upper bound)", *mine, f"{token.value:.3f} +- {token_error:.2g}"]]
 

@@ -65,7 +65,11 @@ def test_training_reads_the_data_by_its_short_name(say, source, tmp_path):
     assert "vocabulary of" in printed
     assert f"structdiff sample {out} -n 5" in printed
     assert RunFolder(out).read_config("text")["data"]["path"] == str(source)
-    assert "# A model of text" in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    assert "# A model of text" in card
+    data = read(source, length=16)
+    overlap = f"of 16 tokens, overlapping, one every 2 of {len(data.train.tokens):,} tokens"
+    assert f"training texts: {len(data.train):,} windows {overlap}" in card
     assert "a run of the domain 'text'" in said(say("inspect", out))
 
 
@@ -145,7 +149,9 @@ def test_lines_that_cannot_be_scored_have_a_reason(say, source, tmp_path):
     assert "has no 'c'" in rows[1]["reason"]
     assert [row["line"] for row in rows] == ["1", "3", "4"]
     data.write_text("\n\n")
-    assert "data.txt has no text that could be scored" in refusal(say("score", out, "--data", data))
+    assert "data.txt has no text that could be scored" in refusal(
+        say("score", out, "--data", data)
+    )
 
 
 def test_texts_that_were_drawn_are_scored_one_by_one(say, path, run, tmp_path):
@@ -158,6 +164,19 @@ def test_texts_that_were_drawn_are_scored_one_by_one(say, path, run, tmp_path):
     assert [row["line"] for row in rows] == ["1", "2", "3"]
     drawn.write_text('{"text": "the cat"}\n{"texts": 3}\n')
     assert "line 2 must be an object" in refusal(say("score", path, "--data", drawn))
+
+
+def test_weights_that_do_not_fit_are_named_with_both_files(say, path, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(path, other)
+    config = json.loads((other / "config.json").read_text())
+    settings = config.get("config", config)
+    settings["network"]["layers"] = 1
+    (other / "config.json").write_text(json.dumps(config))
+    line = refusal(say("sample", other, "-n", "1"))
+    assert "does not fit" in line
+    assert "codec.json: Unexpected key" in line
+    assert "Restore the three from a copy" in line
 
 
 def test_one_text_has_no_interval(say, path, run, tmp_path):
@@ -213,6 +232,8 @@ def test_the_doctor_says_what_training_would_read(say, source, tmp_path):
     printed = said(say("doctor", source, "--domain", "text"))
     assert "the commonest characters: ' '" in printed
     assert "a 3-gram model takes" in printed
+    defaults = read(source, tokens="bpe", vocabulary_size=1024, length=128)
+    assert defaults.report in printed
     odd = tmp_path / "odd.txt"
     odd.write_text(source.read_text() + "\x07" + source.read_text())
     assert "control characters: '\\x07'" in said(say("doctor", odd, "--domain", "text"))
@@ -260,7 +281,7 @@ def test_bad_text_cannot_be_scored(say, path, tmp_path, name):
         (["--condition", "a=1"], "a model of text has no conditions"),
         (["--guidance", "2"], "a model of text has no conditions"),
         (["--only-valid", "2"], "every text is valid"),
-        (["--sampler.repaint", "2"], "repaint"),
+        (["--sampler.repaint", "2"], "sampler.repaint = 2"),
         (["--sampler.kind", "beam"], "kind"),
         (["--sizes", "99"], "at most those of the model's texts, 32"),
         (["-n", "0"], "the number of texts must be at least 1"),
@@ -301,7 +322,10 @@ def test_the_settings_of_molecules_are_not_those_of_text(say, source, tmp_path):
         (["--loss.given", "0.5"], "loss.given is not needed with noise.process absorbing"),
         (["--network.width", "10"], "network.width must be a multiple of twice network.heads"),
         (["--noise.process", "gamma"], "gamma"),
-        (["--data.tokenizer", "words"], "data.tokenizer must be one of characters, bytes, bpe, wordpiece"),
+        (
+            ["--data.tokenizer", "words"],
+            "data.tokenizer must be one of characters, bytes, bpe, wordpiece",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_one_short_line(say, tmp_path, words, message):

@@ -295,7 +295,9 @@ def test_a_tokenizer_json_can_be_given(cache, prose, tmp_path):
     path.write_text(Subwords.train([prose[1]], 300).definition)
     data = read(prose[0], tokens=str(path), length=40)
     assert whole(data) == prose[1]
-    with pytest.raises(ValueError, match="data.tokenizer must be one of characters, .* got 'runes'"):
+    with pytest.raises(
+        ValueError, match="data.tokenizer must be one of characters, .* got 'runes'"
+    ):
         read(prose[0], tokens="runes")
 
 
