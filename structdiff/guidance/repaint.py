@@ -76,6 +76,7 @@ class RePaint(Walk):
             sampler uses estimates of earlier steps.
 
     Example:
+        >>> import torch
         >>> from structdiff import DDPM, Cosine, Gaussian, Generator, UniformTime
         >>> from structdiff.testing import NormalDenoiser
         >>> process = Gaussian(Cosine(), event=(2,))
