@@ -248,10 +248,17 @@ def test_one_step_bound_with_edges_and_events() -> None:
     )
     leaves = {"k": torch.zeros(5, 2).long(), "m": torch.zeros(3).long()}
     batch = Batch(leaves, {"k": nodes, "m": edges})
-    terms = StepBound(UniformTime(1))(NetworkDenoiser(Table(), process), batch, Generator(0))
+    seen: list[Tensor] = []
+
+    class Seen(Table):
+        def forward(self, batch: Batch, clock: Any, previous: Any) -> dict[str, Tensor]:
+            seen.append(batch["k"])
+            return super().forward(batch, clock, previous)
+
+    terms = StepBound(UniformTime(1))(NetworkDenoiser(Seen(), process), batch, Generator(0))
     log_p = torch.log_softmax(Table().rows, -1)[:, 0]
     torch.testing.assert_close(terms.leaves["m"], -log_p[4].expand(2))
-    assert terms.leaves["k"].shape == (2,)
+    torch.testing.assert_close(terms.leaves["k"], nodes.mean(-log_p[seen[0]].mean(1)))
 
 
 def test_bound_of_one_step_is_the_cross_entropy_per_entry() -> None:
