@@ -91,6 +91,11 @@ class Scores:
         """Bits per token of all texts together, with a 95 % interval, and its error."""
         return self._ratio(self.tokens)
 
+    def perplexity(self) -> float:
+        """2 to the bits per token: an upper bound too; infinite beyond the range of floats."""
+        with np.errstate(over="ignore"):
+            return float(np.exp2(self.per_token()[0].value))
+
     def _ratio(self, counts: NDArray[np.int64]) -> tuple[Interval, float]:
         units = counts[self.rows].astype(np.float64)
         bits = self.bound.total.numpy() / math.log(2)
@@ -135,6 +140,8 @@ class Scores:
             "bits per character, Monte-Carlo error": error,
             "bits per token": token.value,
             "bits per token, Monte-Carlo error": token_error,
+            "perplexity": self.perplexity(),
+            "perplexity, Monte-Carlo error": self.perplexity() * math.log(2) * token_error,
         }
         # One text has no interval.
         return {k: v for k, v in facts.items() if not (isinstance(v, float) and math.isnan(v))}
@@ -153,6 +160,9 @@ class Scores:
             ends = f"[{value.low:.4f}, {value.high:.4f}] 95 % over texts, "
             ends = "" if math.isnan(value.low) else ends
             lines.append(f"  {name:<20}{value.value:.4f}  {ends}+- {error:.2g} Monte Carlo")
+        perplexity = self.perplexity()
+        spread = perplexity * math.log(2) * self.per_token()[1]
+        lines.append(f"  {'perplexity':<20}{perplexity:.4g}  a token, +- {spread:.2g} Monte Carlo")
         return "\n".join(lines)
 
 

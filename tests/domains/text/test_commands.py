@@ -205,6 +205,7 @@ def test_an_evaluation_measures_drawn_beside_real(say, path, run):
     numbers = json.loads((folder / "evaluation.json").read_text())
     bits = numbers["n-gram models, bits per character"]
     held = numbers["held-out text"]["bits per token"]
+    assert numbers["held-out text"]["perplexity"] == pytest.approx(2**held)
     assert bits["1-gram"] > held > bits["5-gram"] * 0.5
     assert numbers["drawn and real"]["words that training text has"]["real"] == 1
     copied = numbers["drawn and real"]["characters in one piece as in training text, most"]
