@@ -14,9 +14,16 @@ from structdiff.parameterisations.gaussian import (
 from structdiff.parameterisations.joint import Joint
 from structdiff.parameterisations.logistic import Logistic, TruncatedLogistic
 from structdiff.parameterisations.ratios import Ratios
+from structdiff.parameterisations.tangent import (
+    CleanPoint,
+    ScaledScore,
+    TangentParameterisation,
+    TangentVelocity,
+)
 
 __all__ = [
     "ClassParameterisation",
+    "CleanPoint",
     "Code",
     "Data",
     "Embedding",
@@ -27,8 +34,11 @@ __all__ = [
     "Parameterisation",
     "Preconditioned",
     "Ratios",
+    "ScaledScore",
     "Score",
     "Straight",
+    "TangentParameterisation",
+    "TangentVelocity",
     "TruncatedLogistic",
     "Velocity",
     "embed",

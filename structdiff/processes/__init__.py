@@ -2,15 +2,20 @@
 
 from structdiff.processes.base import (
     Coefficients,
+    Conditional,
     Estimate,
     Finite,
+    Flowing,
     Markov,
     Process,
     Rule,
+    Scored,
     Tractable,
 )
 from structdiff.processes.brownian import Brownian
 from structdiff.processes.categorical import Categorical
+from structdiff.processes.coupling import optimal_transport
+from structdiff.processes.flow import GeodesicFlow
 from structdiff.processes.gaussian import Gaussian
 from structdiff.processes.product import Product
 from structdiff.processes.transitions import (
@@ -35,9 +40,12 @@ __all__ = [
     "Brownian",
     "Categorical",
     "Coefficients",
+    "Conditional",
     "Estimate",
     "Finite",
+    "Flowing",
     "Gaussian",
+    "GeodesicFlow",
     "Grid",
     "MaskAndReplace",
     "Markov",
@@ -47,6 +55,7 @@ __all__ = [
     "RankOne",
     "Rates",
     "Rule",
+    "Scored",
     "Tractable",
     "Transition",
     "absorbing",
@@ -54,6 +63,7 @@ __all__ = [
     "marginal",
     "mask_and_replace",
     "nearest_neighbour",
+    "optimal_transport",
     "ordinal",
     "relaxed",
     "uniform",

@@ -3,8 +3,10 @@ r"""The contract of a process: what noise does to a leaf, and how to undo it.
 A *process* noises x_0 to x_t. The generator of its time reversal depends on the data only
 through one statistic of p(x_0 given x_t), the *estimate*: the posterior mean on R^n, the class
 probabilities on a finite set, the expected score (in units of its time) on a manifold. A `Markov`
-process also has the kernel q(x_t | x_s); a `Tractable` one has densities. A process is bound to a
-batch before use, so that no method takes a layout, a mask or a condition.
+process also has the kernel q(x_t | x_s); a `Conditional` one the density of q(x_t | x_0), and a
+`Tractable` one both and those of its steps. A `Flowing` process has an ordinary differential
+equation with the same marginals, a `Scored` one a score. A process is bound to a batch before use,
+so that no method takes a layout, a mask or a condition.
 
 Times are a mapping from leaf to a scalar, `(rows,)` or `(rows, *event)`; for one leaf, one.
 `CLEAN` (any negative time) is the data themselves.
@@ -26,12 +28,15 @@ from structdiff.schedules import Schedule
 
 __all__ = [
     "Coefficients",
+    "Conditional",
     "Estimate",
     "Estimates",
     "Finite",
+    "Flowing",
     "Markov",
     "Process",
     "Rule",
+    "Scored",
     "State",
     "Tractable",
 ]
@@ -178,8 +183,8 @@ class Markov(Process, ABC):
         """
 
 
-class Tractable(Markov, ABC):
-    """A process with densities: the exact denoiser and the bound follow from it.
+class Conditional(Process, ABC):
+    """A process whose q(x_t | x_0) has a density: the exact denoiser follows from it.
 
     What is returned per row sums over the rows of a sample to the sample's value.
     """
@@ -191,6 +196,48 @@ class Tractable(Markov, ABC):
     @abstractmethod
     def oracle(self, x_0: State, x_t: State, t: Any) -> Estimates:
         """The estimate when x_0 is known."""
+
+    @abstractmethod
+    def mean(self, estimates: Estimates, weights: Any, rows: Any) -> Estimates:
+        """Posterior mean of many estimates.
+
+        Arguments:
+            estimates: Estimates of any number of rows.
+            weights: Posterior weight of each of those, `(n,)` per leaf; they sum to one per row.
+            rows: The row of this process that each belongs to, `(n,)` per leaf.
+        """
+
+
+class Flowing(Process, ABC):
+    """A process whose marginals an ordinary differential equation carries, dx/dt = velocity."""
+
+    @property
+    @abstractmethod
+    def geometry(self) -> Any:
+        """The manifold of a leaf; a mapping of them for a product."""
+
+    @abstractmethod
+    def velocity(self, estimate: Estimates, x_t: State, t: Any) -> State:
+        """dx/dt of the probability flow: tangent vectors at x_t, zero at given entries."""
+
+    @abstractmethod
+    def tangent(self, x_t: State, v: State) -> State:
+        """Projection of v to the directions in which x_t may move: none at given entries."""
+
+
+class Scored(Flowing, ABC):
+    """A diffusion: its estimate stands for the score of p_t."""
+
+    @abstractmethod
+    def score(self, estimate: Estimates, x_t: State, t: Any) -> State:
+        """Gradient of log p_t at x_t: tangent vectors, zero at given entries."""
+
+
+class Tractable(Markov, Conditional, ABC):
+    """A process with densities of its steps too: the bound follows from it.
+
+    What is returned per row sums over the rows of a sample to the sample's value.
+    """
 
     @abstractmethod
     def impose(self, estimate: Estimates, x_0: State, held: Any, x_t: State, t: Any) -> Estimates:
@@ -215,16 +262,6 @@ class Tractable(Markov, ABC):
                 which rates are multiplied as e^difference. Leaves that it does not name stay.
             x_t: Noisy leaves.
             t: Times.
-        """
-
-    @abstractmethod
-    def mean(self, estimates: Estimates, weights: Any, rows: Any) -> Estimates:
-        """Posterior mean of many estimates.
-
-        Arguments:
-            estimates: Estimates of any number of rows.
-            weights: Posterior weight of each of those, `(n,)` per leaf; they sum to one per row.
-            rows: The row of this process that each belongs to, `(n,)` per leaf.
         """
 
     @abstractmethod

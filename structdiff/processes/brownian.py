@@ -20,42 +20,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from structdiff.processes.base import Estimate, Tractable
-from structdiff.processes.leaf import Leaf, check_falling, expand
+from structdiff.parameterisations.tangent import TangentParameterisation
+from structdiff.processes.base import Estimate, Scored, Tractable
+from structdiff.processes.leaf import check_falling, expand
+from structdiff.processes.tangent import TangentLeaf, TangentStep, check_whole
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule
 from structdiff.spaces import HeatKernel
 
-__all__ = ["Brownian", "BrownianStep"]
+__all__ = ["Brownian", "check_exploding"]
 
 
-class BrownianStep(NamedTuple):
-    """x_s = exp_{x_t}(drift estimate + noise z)."""
-
-    drift: Tensor
-    noise: Tensor
-    stochastic: bool
-
-
-def check_whole(held: Tensor) -> None:
-    """Refuse a mask of single entries: a point is held whole."""
-    if held.ndim > 1:
-        msg = f"held must be (rows,) on a manifold, got {tuple(held.shape)}: hold whole rows"
+def check_exploding(schedule: Schedule) -> None:
+    """Refuse a schedule whose alpha is not 1."""
+    if not bool((schedule(torch.linspace(0, 1, 11)).alpha == 1).all()):
+        msg = "the schedule of a Brownian process must have alpha = 1: use Geometric or Karras"
         raise ValueError(msg)
 
 
-class Brownian(Leaf, Tractable):
+class Brownian(TangentLeaf, Tractable, Scored):
     """Noise by the heat kernel of a compact manifold, down to the uniform law.
 
     Arguments:
         schedule: Its sigma^2 is Brownian time; alpha must be 1. Its last sigma should be large
             enough for the uniform law, see `prior_divergence`.
         manifold: The space.
+        parameterisation: What the network predicts: `ScaledScore()`, which is sigma times the
+            score, by default; `CleanPoint()` goes through the kernel at the predicted point.
 
     Raises:
         ValueError: If the schedule's alpha is not 1.
@@ -70,28 +65,23 @@ class Brownian(Leaf, Tractable):
         True
     """
 
-    def __init__(self, schedule: Schedule, manifold: HeatKernel) -> None:
-        super().__init__(schedule, manifold.point)
-        if not bool((schedule(torch.linspace(0, 1, 11)).alpha == 1).all()):
-            msg = "the schedule of a Brownian process must have alpha = 1: use Geometric or Karras"
-            raise ValueError(msg)
-        self.manifold = manifold
+    def __init__(
+        self,
+        schedule: Schedule,
+        manifold: HeatKernel,
+        parameterisation: TangentParameterisation | None = None,
+    ) -> None:
+        check_exploding(schedule)
+        super().__init__(schedule, manifold, parameterisation)
+        self.manifold: HeatKernel = manifold
 
     def tau(self, t: Tensor, x: Tensor) -> Tensor:
-        """Brownian time, `()` or `(rows,)`, in the dtype of x.
+        """Brownian time sigma^2, `()` or `(rows,)`, in the dtype of x.
 
         Raises:
             ValueError: If single entries of a row are given: a point is held whole.
         """
-        if t.ndim > 1:
-            shape = f"times of a manifold leaf must be () or (rows,), got {tuple(t.shape)}"
-            msg = f"{shape}: give whole rows"
-            raise ValueError(msg)
-        return self.schedule.forward(t).sigma.square().to(x.device, x.dtype)
-
-    def state_dtype(self) -> torch.dtype:
-        """The default float."""
-        return torch.get_default_dtype()
+        return self.sigma(t, x).square()
 
     def prior(self, random: Randomness, t: float = 1.0) -> Tensor:
         """The uniform law."""
@@ -114,22 +104,11 @@ class Brownian(Leaf, Tractable):
         tau = (self.tau(t, x) - self.tau(s, x)).clamp(min=0)
         return self.manifold.diffuse(x_s, tau.to(x_s.dtype), random)
 
-    def encode(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The point."""
-        del t
-        return x_t
-
-    def decode(self, output: Tensor, x_t: Tensor, t: Tensor) -> Estimate:
-        """The network predicts sigma times the score."""
-        value = self.manifold.to_tangent(x_t, output)
-        return Estimate(self.free(value * expand(self.tau(t, x_t).sqrt(), value)))
-
-    def oracle(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Estimate:
+    def towards(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """tau times the score of the heat kernel; zero at clean rows."""
         tau = self.tau(t, x_t)
-        safe = torch.where(tau > 0, tau, 1.0)
-        score = self.manifold.score(x_0, x_t, safe)
-        return Estimate(self.free(expand(tau, score) * score))
+        score = self.manifold.score(x_0, x_t, torch.where(tau > 0, tau, 1.0))
+        return expand(tau, score) * score
 
     def impose(
         self, estimate: Estimate, x_0: Tensor, held: Tensor, x_t: Tensor, t: Tensor
@@ -147,16 +126,17 @@ class Brownian(Leaf, Tractable):
         moved = self.free(expand(self.tau(t, x_t), slope) * slope)
         return replace(estimate, value=estimate.value + moved)
 
-    def mean(self, estimates: Estimate, weights: Tensor, rows: Tensor) -> Estimate:
-        """Weighted mean of the tangent vectors."""
-        return Estimate(self.pool(estimates.value, weights, rows))
+    def velocity(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
+        """-(d tau / dt) score / 2, which is (d clock / dt) times the estimate."""
+        slope = self.schedule.slope(t).to(x_t.device, x_t.dtype)
+        return -expand(slope, estimate.value) * estimate.value
 
-    def loss(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Squared length of the error, which in flat space is that of x_0."""
-        truth = self.oracle(x_0, x_t, t).value
-        return self.free(self.manifold.norm2(estimate.value - truth))
+    def score(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
+        """The estimate over tau; zero at clean rows, where there is none."""
+        tau = self.tau(t, x_t)
+        return estimate.value / expand(torch.where(tau > 0, tau, 1.0), estimate.value)
 
-    def plan(self, times: Tensor, eta: float) -> Sequence[BrownianStep]:
+    def plan(self, times: Tensor, eta: float) -> Sequence[TangentStep]:
         """Drift and noise of every step.
 
         Raises:
@@ -168,12 +148,9 @@ class Brownian(Leaf, Tractable):
         ratio = torch.where(tau[:-1] > 0, tau[1:] / tau[:-1], 1.0)
         fresh = eta**2 * (1 - ratio)
         drift, noise = 1 - torch.sqrt(ratio * (1 - fresh)), torch.sqrt(tau[1:] * fresh)
-        return [
-            BrownianStep(*row)
-            for row in self.per_step(1 + len(self.manifold.tangent), drift, noise)
-        ]
+        return self.steps_of(drift, noise)
 
-    def leap(self, times: Tensor) -> Sequence[BrownianStep]:
+    def leap(self, times: Tensor) -> Sequence[TangentStep]:
         """Steps of a geodesic random walk: exp[tau' h score + sqrt(tau' h) z], h = t - s.
 
         Raises:
@@ -182,58 +159,9 @@ class Brownian(Leaf, Tractable):
         exact, tau = self.plan(times, 1.0), self.schedule(times).sigma ** 2
         share = 2 * self.schedule.slope(times)[:-1] * (times[:-1] - times[1:])
         noise = torch.sqrt(tau[:-1] * share)
-        frozen = [
-            BrownianStep(*row)
-            for row in self.per_step(1 + len(self.manifold.tangent), share, noise)
-        ]
+        frozen = self.steps_of(share, noise)
         sound = (times[1:] >= 0).reshape(len(exact), -1).all(1).tolist()
         return [a if good else b for a, b, good in zip(frozen, exact, sound, strict=True)]
-
-    def move(
-        self, x_t: Tensor, estimate: Estimate, coefficients: BrownianStep, random: Randomness
-    ) -> Tensor:
-        """One geodesic step."""
-        v = coefficients.drift * estimate.value
-        if coefficients.stochastic:
-            v = v + coefficients.noise * self.manifold.noise(x_t, random)
-        return self.manifold.project(self.manifold.exp(x_t, v))
-
-    def combine(
-        self,
-        history: Sequence[tuple[Tensor, Estimate]],
-        weights: Sequence[Tensor],
-        x_t: Tensor,
-    ) -> Estimate:
-        """Weighted sum of the denoised points seen from x_t: log_{x_t}(x) + moved estimate."""
-        if len(weights) == 1:
-            return history[0][1]
-        total = torch.zeros_like(history[0][1].value)
-        for weight, (x, past) in zip(weights, history, strict=False):
-            if x is x_t:
-                total = total + weight * past.value
-            else:
-                moved = self.manifold.transport(x, x_t, past.value)
-                total = total + weight * (self.manifold.log(x_t, x) + moved)
-        return Estimate(total)
-
-    def tilt(self, estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
-        """Weighted sum of the tangent vectors."""
-        pairs = zip(weights, estimates, strict=True)
-        return Estimate(torch.stack([w * one.value for w, one in pairs]).sum(0))
-
-    def standard(self) -> Brownian:
-        """Itself: a manifold has no units."""
-        return self
-
-    def from_standard(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """As it is."""
-        del t
-        return x_t
-
-    def graft(self, x_t: Tensor, known: Tensor, held: Tensor) -> Tensor:
-        """Known points as they are."""
-        check_whole(held)
-        return torch.where(expand(held, x_t), known, x_t)
 
     def log_prob(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
         """Log heat kernel, per row; at clean rows zero where the points agree, else -inf."""
@@ -245,14 +173,14 @@ class Brownian(Leaf, Tractable):
         return torch.where(clean, point, density)
 
     def reverse_log_prob(
-        self, x_s: Tensor, x_t: Tensor, estimate: Estimate, coefficients: BrownianStep
+        self, x_s: Tensor, x_t: Tensor, estimate: Estimate, coefficients: TangentStep
     ) -> Tensor:
         """Log heat kernel around the step's end point, per row (right to first order)."""
         centre = self.manifold.exp(x_t, coefficients.drift * estimate.value)
         return self.free(self.manifold.log_kernel(centre, x_s, coefficients.noise**2))
 
     def divergence(
-        self, oracle: Estimate, estimate: Estimate, x_t: Tensor, coefficients: BrownianStep
+        self, oracle: Estimate, estimate: Estimate, x_t: Tensor, coefficients: TangentStep
     ) -> Tensor:
         """KL of the two normals in the tangent space at x_t, per row."""
         del x_t

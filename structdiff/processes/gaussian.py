@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 
 from structdiff.parameterisations import Data, Parameterisation
-from structdiff.processes.base import Estimate, Tractable
+from structdiff.processes.base import Estimate, Scored, Tractable
 from structdiff.processes.leaf import Leaf, check_falling, expand, sum_event
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule, Standard
-from structdiff.spaces import Euclidean, Subspace
+from structdiff.spaces import Euclidean, Subspace, Whole
 
 __all__ = ["Gaussian", "GaussianStep"]
 
@@ -45,7 +45,7 @@ class GaussianStep(NamedTuple):
     stochastic: bool
 
 
-class Gaussian(Leaf, Tractable):
+class Gaussian(Leaf, Tractable, Scored):
     """Gaussian noise.
 
     Arguments:
@@ -77,7 +77,7 @@ class Gaussian(Leaf, Tractable):
         super().__init__(schedule, event)
         self.parameterisation = parameterisation or Data()
         self._check_end()
-        self.space = space or Euclidean()
+        self.space = space or Whole()
 
     def _check_end(self) -> None:
         """Refuse a prediction that says nothing of x_0 at pure noise."""
@@ -177,6 +177,30 @@ class Gaussian(Leaf, Tractable):
         scale = torch.where(seen, level.sigma**2 / torch.where(seen, level.alpha, 1.0), 0.0)
         moved = self.free(self.project(scale * gradient))
         return replace(estimate, value=estimate.value + moved)
+
+    @property
+    def geometry(self) -> Euclidean:
+        """Flat space; what the subspace leaves is up to `tangent`."""
+        return Euclidean(*self.event)
+
+    def velocity(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
+        """(d log alpha / dt) x_t - (d clock / dt) (x_t - alpha x_0) at the estimate of x_0."""
+        slope, decay = (
+            expand(rate(t).to(x_t.device, x_t.dtype), x_t)
+            for rate in (self.schedule.slope, self.schedule.decay)
+        )
+        residual = x_t - self.level(t, x_t).alpha * estimate.value
+        return self.tangent(x_t, decay * x_t + slope * residual)
+
+    def tangent(self, x_t: Tensor, v: Tensor) -> Tensor:
+        """Projection to the subspace; zero at given entries."""
+        del x_t
+        return self.free(self.project(v))
+
+    def score(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
+        """(alpha x_0 - x_t) / sigma^2 at the estimate of x_0."""
+        level = self.level(t, x_t)
+        return self.tangent(x_t, (level.alpha * estimate.value - x_t) / level.sigma**2)
 
     def mean(self, estimates: Estimate, weights: Tensor, rows: Tensor) -> Estimate:
         """Weighted mean of the points."""

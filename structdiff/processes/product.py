@@ -7,6 +7,7 @@ leaf its own. What a product offers is what all its leaves offer.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -15,7 +16,15 @@ from torch import Tensor, nn
 
 from structdiff.batch import Batch
 from structdiff.layout import Layout
-from structdiff.processes.base import Markov, Process, Rule, Tractable
+from structdiff.processes.base import (
+    Conditional,
+    Flowing,
+    Markov,
+    Process,
+    Rule,
+    Scored,
+    Tractable,
+)
 from structdiff.random import Randomness
 
 __all__ = ["Product"]
@@ -26,7 +35,7 @@ Record = Mapping[str, Any]
 class Product(Process):
     """Several leaves, one process each.
 
-    `Product(leaves)` is itself Markov or Tractable when all its leaves are.
+    `Product(leaves)` meets a contract (Markov, Tractable, Flowing, ...) when all its leaves do.
 
     Arguments:
         leaves: Name to process.
@@ -47,11 +56,8 @@ class Product(Process):
 
     def __new__(cls, leaves: Mapping[str, Process]) -> Self:
         """The most capable product that the leaves allow."""
-        chosen: type[Product] = cls
-        if cls is Product and all(leaf.offers(Tractable) for leaf in leaves.values()):
-            chosen = _TractableProduct
-        elif cls is Product and all(leaf.offers(Markov) for leaf in leaves.values()):
-            chosen = _MarkovProduct
+        offered = [part for contract, part in _PARTS.items() if _all_offer(leaves, contract)]
+        chosen = _composed(tuple(offered)) if cls is Product else cls
         return object.__new__(chosen)  # type: ignore[return-value]
 
     def __getnewargs__(self) -> tuple[Mapping[str, Process]]:
@@ -215,7 +221,7 @@ class _MarkovProduct(Product, Markov):
         return self._each(lambda n, p: p.graft(x_t[n], known[n], held[n]) if n in held else x_t[n])
 
 
-class _TractableProduct(_MarkovProduct, Tractable):
+class _ConditionalProduct(Product, Conditional):
     """A product of processes with densities."""
 
     def log_prob(self, x_t: Record, x_0: Record, t: Any) -> Record:
@@ -225,6 +231,14 @@ class _TractableProduct(_MarkovProduct, Tractable):
     def oracle(self, x_0: Record, x_t: Record, t: Any) -> Record:
         """Per leaf."""
         return self._each(lambda n, p: p.oracle(x_0[n], x_t[n], t[n]))
+
+    def mean(self, estimates: Record, weights: Record, rows: Record) -> Record:
+        """Per leaf; the weights are those of whole records, spread to rows."""
+        return self._each(lambda n, p: p.mean(estimates[n], weights[n], rows[n]))
+
+
+class _TractableProduct(_MarkovProduct, _ConditionalProduct, Tractable):
+    """A product of processes whose steps have densities."""
 
     def impose(self, estimate: Record, x_0: Record, held: Any, x_t: Record, t: Any) -> Record:
         """At the leaves that `held` names."""
@@ -241,10 +255,6 @@ class _TractableProduct(_MarkovProduct, Tractable):
                 p.shift(estimate[n], gradient[n], x_t[n], t[n]) if n in gradient else estimate[n]
             )
         )
-
-    def mean(self, estimates: Record, weights: Record, rows: Record) -> Record:
-        """Per leaf; the weights are those of whole records, spread to rows."""
-        return self._each(lambda n, p: p.mean(estimates[n], weights[n], rows[n]))
 
     def divergence(
         self, oracle: Record, estimate: Record, x_t: Record, coefficients: Record
@@ -273,6 +283,53 @@ class _TractableProduct(_MarkovProduct, Tractable):
         return self._each(
             lambda n, p: p.reverse_log_prob(x_s[n], x_t[n], estimate[n], coefficients[n])
         )
+
+
+class _FlowingProduct(Product, Flowing):
+    """A product of processes that flow."""
+
+    @property
+    def geometry(self) -> Record:
+        """The leaves' manifolds."""
+        return self._each(lambda _, p: p.geometry)
+
+    def velocity(self, estimate: Record, x_t: Record, t: Any) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.velocity(estimate[n], x_t[n], t[n]))
+
+    def tangent(self, x_t: Record, v: Record) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.tangent(x_t[n], v[n]))
+
+
+class _ScoredProduct(_FlowingProduct, Scored):
+    """A product of diffusions."""
+
+    def score(self, estimate: Record, x_t: Record, t: Any) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.score(estimate[n], x_t[n], t[n]))
+
+
+_PARTS: dict[type[Any], type[Product]] = {
+    Markov: _MarkovProduct,
+    Conditional: _ConditionalProduct,
+    Tractable: _TractableProduct,
+    Flowing: _FlowingProduct,
+    Scored: _ScoredProduct,
+}
+
+
+def _all_offer(leaves: Mapping[str, Process], contract: type[Any]) -> bool:
+    return all(leaf.offers(contract) for leaf in leaves.values())
+
+
+@functools.cache
+def _composed(parts: tuple[type[Product], ...]) -> type[Product]:
+    """One class of these parts, without those that another one has as its base."""
+    least = [p for p in parts if not any(q is not p and issubclass(q, p) for q in parts)]
+    if len(least) < 2:
+        return least[0] if least else Product
+    return type("Product", tuple(least), {"__module__": __name__})
 
 
 def _transpose(plans: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

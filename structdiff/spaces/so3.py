@@ -37,7 +37,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from structdiff.spaces.base import HeatKernel
+from structdiff.spaces.base import (
+    Belonging,
+    Framed,
+    HeatKernel,
+    Isometry,
+    check_points,
+    judge,
+)
 from structdiff.spaces.igso3 import draw, log_density, score_over_sine
 from structdiff.spaces.turns import (
     assemble,
@@ -46,6 +53,7 @@ from structdiff.spaces.turns import (
     cross,
     dot,
     entries,
+    half_sine,
     half_turn,
     largest_root,
     matrix,
@@ -63,7 +71,7 @@ __all__ = ["SO3"]
 _GRID = 96
 
 
-class SO3(HeatKernel):
+class SO3(Framed, HeatKernel):
     """Rotations of space, `(rows, 3, 3)`, with tangent vectors `(rows, 3)` in the body frame.
 
     At a rotation by pi there are two shortest tangent vectors; `log` returns the one whose largest
@@ -85,6 +93,7 @@ class SO3(HeatKernel):
     point = (3, 3)
     tangent = (3,)
     dimension = 3
+    injectivity = math.pi
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         """The rotation `x expm([v]_x)`."""
@@ -135,18 +144,33 @@ class SO3(HeatKernel):
         ]
         return assemble(mended)
 
-    def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
-        """`v` itself: every vector of R^3 is a tangent vector."""
+    def log_jacobian(self, x: Tensor, v: Tensor) -> Tensor:
+        """2 log(sin(r / 2) / (r / 2)) with r = |v|."""
         del x
-        return v
+        return 2 * torch.log(2 * half_sine(v.square().sum(-1))[1].abs())
 
-    def norm2(self, v: Tensor) -> Tensor:
-        """The squared angle of `exp(x, v)`'s rotation, unwrapped."""
-        return v.square().sum(-1)
+    def origin(self, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+        """The identity."""
+        return torch.eye(3, dtype=dtype, device=device)
 
-    def noise(self, x: Tensor, random: Randomness) -> Tensor:
-        """Standard normal coordinates."""
-        return random.normal((len(x), 3), x.dtype, x.device)
+    def features(self, x: Tensor) -> Tensor:
+        """The nine entries."""
+        return x.flatten(1)
+
+    def belongs(self, x: Tensor, tolerance: float = 1e-4) -> Belonging:
+        """Rotation matrices: orthogonal, with determinant 1."""
+        check_points(self, x)
+        off = (x.mT @ x - self.origin(x.dtype, x.device)).abs().flatten(1).amax(1)
+        off = torch.maximum(off, (torch.linalg.det(x) - 1).abs())
+        what = "x^T x differs from the identity, or det x from 1, by"
+        return judge(off, tolerance, what, "give rotation matrices, or the nearest by project")
+
+    def isometry(
+        self, random: Randomness, dtype: torch.dtype, device: torch.device | str
+    ) -> Isometry:
+        """Turned from the left and from the right."""
+        left, right = self.uniform(2, random, dtype, device)
+        return lambda x: left @ x @ right
 
     def uniform(
         self, rows: int, random: Randomness, dtype: torch.dtype, device: torch.device | str

@@ -27,7 +27,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from structdiff.spaces.base import HeatKernel
+from structdiff.spaces.base import (
+    Belonging,
+    Framed,
+    HeatKernel,
+    Isometry,
+    check_points,
+    judge,
+)
 
 if TYPE_CHECKING:
     from structdiff.random import Randomness
@@ -41,7 +48,7 @@ _GRID = 128
 _REST_OF_PI = {torch.float32: -8.742278000372475e-08, torch.float64: 1.2246467991473532e-16}
 
 
-class Torus(HeatKernel):
+class Torus(Framed, HeatKernel):
     """`dimensions` angles, `(rows, dimensions)`.
 
     Opposite angles are joined by two shortest tangent vectors; `log` returns -pi.
@@ -73,6 +80,7 @@ class Torus(HeatKernel):
         self.point = (dimensions,)
         self.tangent = (dimensions,)
         self.dimension = dimensions
+        self.injectivity = math.pi
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         """The angles x + v modulo 2 pi."""
@@ -91,18 +99,32 @@ class Torus(HeatKernel):
         """The angles modulo 2 pi."""
         return _wrap(x)
 
-    def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
-        """`v` itself: every vector is a tangent vector."""
+    def log_jacobian(self, x: Tensor, v: Tensor) -> Tensor:
+        """Zero: the torus is flat."""
         del x
-        return v
+        return v.new_zeros(len(v))
 
-    def norm2(self, v: Tensor) -> Tensor:
-        """Sum of squares."""
-        return v.square().sum(-1)
+    def origin(self, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+        """All angles zero."""
+        return torch.zeros(self.point, dtype=dtype, device=device)
 
-    def noise(self, x: Tensor, random: Randomness) -> Tensor:
-        """Standard normal coordinates."""
-        return random.normal(x.shape, x.dtype, x.device)
+    def features(self, x: Tensor) -> Tensor:
+        """Cosines, then sines."""
+        return torch.cat([torch.cos(x), torch.sin(x)], -1)
+
+    def belongs(self, x: Tensor, tolerance: float = 1e-4) -> Belonging:
+        """Angles are in [-pi, pi]."""
+        check_points(self, x)
+        off = (x.abs() - math.pi).clamp(min=0).amax(-1)
+        return judge(off, tolerance, "an angle is beyond [-pi, pi] by", "wrap angles by project")
+
+    def isometry(
+        self, random: Randomness, dtype: torch.dtype, device: torch.device | str
+    ) -> Isometry:
+        """Angles turned, and turned about."""
+        shift = 2 * math.pi * random.uniform((1, self.dimension), dtype, device)
+        sign = random.normal((1, self.dimension), dtype, device).sign()
+        return lambda x: _wrap(sign * x + shift)
 
     def uniform(
         self, rows: int, random: Randomness, dtype: torch.dtype, device: torch.device | str

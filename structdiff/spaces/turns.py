@@ -21,6 +21,7 @@ __all__ = [
     "cross",
     "dot",
     "entries",
+    "half_sine",
     "half_turn",
     "horner",
     "largest_root",
@@ -106,12 +107,16 @@ def horner(x: Tensor, coefficients: list[float]) -> Tensor:
 def half_turn(v: Tensor) -> tuple[Tensor, Triple]:
     """The unit quaternion of the rotation by the vector `v`."""
     a, b, c = components(v)
-    square = a * a + b * b + c * c
+    cosine, factor = half_sine(a * a + b * b + c * c)
+    return cosine, (factor * a, factor * b, factor * c)
+
+
+def half_sine(square: Tensor) -> tuple[Tensor, Tensor]:
+    """cos(r / 2) and sin(r / 2) / r of r^2."""
     small = mask_of(_SMALL - square)
     half = choose(small, torch.ones_like(square), square).sqrt() / 2
     cosine = choose(small, horner(square, _COS_HALF), torch.cos(half))
-    factor = choose(small, horner(square, _SINC_HALF), torch.sin(half) / (2 * half))
-    return cosine, (factor * a, factor * b, factor * c)
+    return cosine, choose(small, horner(square, _SINC_HALF), torch.sin(half) / (2 * half))
 
 
 _COS_HALF = [(-0.25) ** n / math.factorial(2 * n) for n in range(5)]

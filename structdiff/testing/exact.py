@@ -16,7 +16,7 @@ from torch import Tensor
 
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
-from structdiff.processes import Estimate, Process, Tractable
+from structdiff.processes import Conditional, Estimate, Process
 
 __all__ = ["ExactDenoiser", "ImpossibleState"]
 
@@ -31,7 +31,7 @@ class ExactDenoiser(Denoiser):
     A noisy sample is compared with the records that have as many rows in each leaf.
 
     Arguments:
-        process: A Tractable process.
+        process: A Conditional process: q(x_t | x_0) has a density.
         data: The records.
         weights: Their probabilities, `(records,)`; equal by default.
 
@@ -51,8 +51,8 @@ class ExactDenoiser(Denoiser):
 
     def __init__(self, process: Process, data: Batch, weights: Tensor | None = None) -> None:
         super().__init__()
-        if not process.offers(Tractable):
-            msg = f"the exact denoiser needs densities: {type(process).__name__} is not Tractable"
+        if not process.offers(Conditional):
+            msg = f"the exact denoiser needs densities: {type(process).__name__} is not Conditional"
             raise ValueError(msg)
         if weights is not None and weights.shape != (data.samples,):
             msg = f"weights must have shape ({data.samples},), got {tuple(weights.shape)}"

@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 
 from structdiff import Layout
-from structdiff.spaces import Euclidean, Subspace, ZeroCentre
+from structdiff.spaces import Whole, Subspace, ZeroCentre
 
 COUNTS = [1, 4, 0, 2]
 LAYOUT = Layout.ragged(COUNTS)
 HELD = torch.tensor([False, True, False, False, True, False, False])  # two rows of sample 1
 
-SPACES = [Euclidean(), ZeroCentre()]
+SPACES = [Whole(), ZeroCentre()]
 spaces = pytest.mark.parametrize("space", SPACES, ids=["euclidean", "zero centre"])
 masks = pytest.mark.parametrize("held", [None, HELD], ids=["free", "held"])
 
@@ -69,7 +69,7 @@ def test_a_sample_does_not_depend_on_its_batch_mates(space: Subspace) -> None:
 def test_place_moves_known_rows_to_the_frame_of_the_others() -> None:
     """Held rows of the result have the mean that held rows of x have; R^n has one frame only."""
     x, known = normal(1), normal(2)
-    assert torch.equal(Euclidean().place(known, x, LAYOUT, HELD, None), known)
+    assert torch.equal(Whole().place(known, x, LAYOUT, HELD, None), known)
     placed = ZeroCentre().place(known, x, LAYOUT, HELD, None)
     torch.testing.assert_close(placed[HELD].mean(0), x[HELD].mean(0))
     shift = placed[HELD] - known[HELD]

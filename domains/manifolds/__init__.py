@@ -1,0 +1,1 @@
+"""Manifolds: points of spheres, tori, rotations, matrices and other curved spaces, as columns."""

@@ -1,0 +1,1 @@
+"""Readers: tables of text and arrays of an npz, as columns of numbers and words."""

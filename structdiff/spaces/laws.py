@@ -1,0 +1,201 @@
+r"""Laws on a manifold that can be drawn from and have a density: where walks and flows end.
+
+The wrapped normal is the law of exp_c(s z) with z standard normal in the tangent space at a
+centre c. Its density against the Riemannian volume is
+
+    log p(x) = -|v|^2 / (2 s^2) - n/2 log(2 pi s^2) - log |det d exp_c(v)|,   v = log_c(x),
+
+where exp_c covers the space once: without conjugate points and with an infinite injectivity
+radius (R^n, hyperbolic space, SPD matrices). On compact spaces the heat kernel takes its place,
+which knows its images.
+
+References:
+    A Wrapped Normal Distribution on Hyperbolic Space for Gradient-Based Learning (Nagano et al.,
+    2019), section 3. https://arxiv.org/abs/1902.02992
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from structdiff.spaces.base import Compact, HeatKernel, Manifold
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from structdiff.random import Randomness
+
+__all__ = ["HeatLaw", "Law", "UniformLaw", "WrappedNormal"]
+
+
+class Law(ABC):
+    """A law on a manifold.
+
+    Attributes:
+        manifold: The space.
+        name: What it is, for reports: the base measure of likelihoods stays the volume.
+    """
+
+    manifold: Manifold
+    name: str
+
+    @abstractmethod
+    def draw(
+        self, rows: int, random: Randomness, dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
+        """Independent draws, `(rows, *point)`."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log density against the volume in nats, `(rows,)`."""
+
+    @abstractmethod
+    def score(self, x: Tensor) -> Tensor:
+        """Gradient of `log_prob`, a tangent vector at each x."""
+
+
+class UniformLaw(Law):
+    """The uniform law of a compact manifold.
+
+    Arguments:
+        manifold: The space.
+
+    Raises:
+        ValueError: If the space is not compact.
+    """
+
+    def __init__(self, manifold: Manifold) -> None:
+        if not isinstance(manifold, Compact):
+            name = type(manifold).__name__
+            msg = f"{name} has no uniform law: it is not compact, use WrappedNormal({name}(...))"
+            raise ValueError(msg)
+        self.manifold: Compact = manifold
+        self.name = "uniform"
+
+    def draw(
+        self, rows: int, random: Randomness, dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
+        """Uniform points."""
+        return self.manifold.uniform(rows, random, dtype, device)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Minus the log volume."""
+        return x.new_full(x.shape[:1], -self.manifold.log_volume)
+
+    def score(self, x: Tensor) -> Tensor:
+        """Zero."""
+        return x.new_zeros(len(x), *self.manifold.tangent)
+
+
+class HeatLaw(Law):
+    """The heat kernel around a centre.
+
+    Arguments:
+        manifold: A compact space with a heat kernel.
+        tau: Its time, positive.
+        centre: A point of shape `manifold.point`; the origin by default.
+
+    Raises:
+        ValueError: If the time is not positive.
+    """
+
+    def __init__(self, manifold: HeatKernel, tau: float, centre: Tensor | None = None) -> None:
+        if not tau > 0:
+            msg = f"tau must be positive, got {tau}"
+            raise ValueError(msg)
+        self.manifold: HeatKernel = manifold
+        self.tau, self.centre = tau, centre
+        self.name = f"heat kernel at tau = {tau:g}"
+
+    def draw(
+        self, rows: int, random: Randomness, dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
+        """Exact draws of the kernel."""
+        centre = around(self.manifold, self.centre, rows, dtype, device)
+        return self.manifold.diffuse(centre, self._time(centre), random)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """The log kernel."""
+        centre = around(self.manifold, self.centre, len(x), x.dtype, x.device)
+        return self.manifold.log_kernel(centre, x, self._time(x))
+
+    def score(self, x: Tensor) -> Tensor:
+        """The kernel's score."""
+        centre = around(self.manifold, self.centre, len(x), x.dtype, x.device)
+        return self.manifold.score(centre, x, self._time(x))
+
+    def _time(self, x: Tensor) -> Tensor:
+        return torch.tensor(self.tau, dtype=x.dtype, device=x.device)
+
+
+class WrappedNormal(Law):
+    """A normal of a tangent space, wrapped on the manifold by exp.
+
+    Arguments:
+        manifold: A space whose injectivity radius is infinite.
+        scale: Standard deviation s in each direction, positive.
+        centre: A point of shape `manifold.point`; the origin by default.
+
+    Raises:
+        ValueError: If the scale is not positive or exp covers the space more than once.
+
+    Example:
+        >>> from structdiff.random import Generator
+        >>> from structdiff.spaces import Euclidean
+        >>> law = WrappedNormal(Euclidean(2), scale=2.0)
+        >>> law.log_prob(torch.zeros(1, 2))
+        tensor([-3.2242])
+    """
+
+    def __init__(
+        self, manifold: Manifold, scale: float = 1.0, centre: Tensor | None = None
+    ) -> None:
+        if not scale > 0:
+            msg = f"scale must be positive, got {scale}"
+            raise ValueError(msg)
+        if manifold.injectivity < math.inf:
+            name = type(manifold).__name__
+            msg = (
+                f"exp of {name} covers it more than once (injectivity radius "
+                f"{manifold.injectivity:.3g}), so a wrapped normal has no simple density there: "
+                "use UniformLaw or HeatLaw"
+            )
+            raise ValueError(msg)
+        self.manifold, self.scale, self.centre = manifold, scale, centre
+        self.name = f"wrapped normal of scale {scale:g}"
+
+    def draw(
+        self, rows: int, random: Randomness, dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
+        """exp of normal tangent vectors."""
+        centre = around(self.manifold, self.centre, rows, dtype, device)
+        return self.manifold.exp(centre, self.scale * self.manifold.noise(centre, random))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """The normal density over the Jacobian of exp."""
+        space = self.manifold
+        centre = around(space, self.centre, len(x), x.dtype, x.device)
+        v = space.log(centre, x)
+        constant = space.dimension * (math.log(self.scale) + 0.5 * math.log(2 * math.pi))
+        bell = -space.norm2(v) / (2 * self.scale**2) - constant
+        return bell - space.log_jacobian(centre, v)
+
+    def score(self, x: Tensor) -> Tensor:
+        """By differentiation along exp_x."""
+        with torch.enable_grad():
+            v = x.new_zeros(len(x), *self.manifold.tangent).requires_grad_()
+            total = self.log_prob(self.manifold.exp(x.detach(), v)).sum()
+            (slope,) = torch.autograd.grad(total, v)
+        return self.manifold.to_tangent(x, slope)
+
+
+def around(
+    space: Manifold, centre: Tensor | None, rows: int, dtype: torch.dtype, device: Any
+) -> Tensor:
+    """A centre, or the origin, `(rows, *point)`."""
+    point = space.origin(dtype, device) if centre is None else centre.to(device, dtype)
+    return point.expand(rows, *space.point)
