@@ -1,4 +1,4 @@
-r"""How columns say a point: each kind of leaf reads numbers of a row as a point, and writes it back.
+r"""How columns say a point: each kind of leaf reads the numbers of a row as one, and writes it.
 
 A kind takes `(N, width)` numbers, angles in radians, and gives points `(N, *point)` of a space of
 `structdiff.spaces`. What is a point up to rounding is mended (a quaternion is made unit, a matrix
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +130,9 @@ class Geographic(Kind):
         high = np.abs(latitude) > np.pi / 2 + 1e-6
         far = np.abs(longitude) > 2 * np.pi + 1e-6
         ring = np.cos(latitude)
-        points = np.stack([ring * np.cos(longitude), ring * np.sin(longitude), np.sin(latitude)], 1)
+        points = np.stack(
+            [ring * np.cos(longitude), ring * np.sin(longitude), np.sin(latitude)], 1
+        )
         order = "latitude comes first: if they are swapped, swap the columns"
         return points, wrong(
             Wrong(high, "a latitude beyond the poles (90 degrees)", order, (0,)),
@@ -143,7 +145,16 @@ class Geographic(Kind):
         return np.stack([np.arctan2(z, np.hypot(x, y)), np.arctan2(y, x)], 1)
 
 
-class UnitVector(Kind):
+class AsItIs(Kind):
+    """Points that are written as they are."""
+
+    @final
+    def write(self, points: Floats) -> Floats:
+        """The points."""
+        return points
+
+
+class UnitVector(AsItIs):
     """The unit vector itself."""
 
     noun = "sphere"
@@ -156,10 +167,6 @@ class UnitVector(Kind):
     def read(self, values: Floats) -> tuple[Floats, list[Wrong]]:
         """The rows, made unit."""
         return unit(values, "a vector")
-
-    def write(self, points: Floats) -> Floats:
-        """As they are."""
-        return points
 
 
 def unit(values: Floats, what: str) -> tuple[Floats, list[Wrong]]:
@@ -202,7 +209,7 @@ def wrapped(angles: Floats) -> Floats:
     return np.where(turned < np.pi, turned, -np.pi)
 
 
-class Simplex(Kind):
+class Simplex(AsItIs):
     """Probabilities."""
 
     noun = "simplex"
@@ -215,7 +222,7 @@ class Simplex(Kind):
     def read(self, values: Floats) -> tuple[Floats, list[Wrong]]:
         """The rows, made to sum to 1."""
         total = values.sum(1)
-        negative = (values < 0).any(1)
+        negative = values.min(1) < 0
         unsummed = ~(np.abs(total - 1) <= _TOLERANCE) & ~negative
         points = values / np.where(negative | unsummed, 1.0, total)[:, None]
         return points, wrong(
@@ -228,12 +235,8 @@ class Simplex(Kind):
             ),
         )
 
-    def write(self, points: Floats) -> Floats:
-        """As they are."""
-        return points
 
-
-class Hyperbolic(Kind):
+class Hyperbolic(AsItIs):
     """A point of the upper sheet of the hyperboloid, x_0 first."""
 
     noun = "hyperbolic"
@@ -257,12 +260,8 @@ class Hyperbolic(Kind):
             )
         )
 
-    def write(self, points: Floats) -> Floats:
-        """As they are."""
-        return points
 
-
-class Ball(Kind):
+class Ball(AsItIs):
     """A point of the open unit ball."""
 
     noun = "ball"
@@ -285,12 +284,8 @@ class Ball(Kind):
             )
         )
 
-    def write(self, points: Floats) -> Floats:
-        """As they are."""
-        return points
 
-
-class Euclidean(Kind):
+class Euclidean(AsItIs):
     """Numbers as they are."""
 
     noun = "euclidean"
@@ -303,7 +298,3 @@ class Euclidean(Kind):
     def read(self, values: Floats) -> tuple[Floats, list[Wrong]]:
         """The rows."""
         return values, []
-
-    def write(self, points: Floats) -> Floats:
-        """As they are."""
-        return points

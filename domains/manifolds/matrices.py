@@ -12,12 +12,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from structdiff.domains.manifolds.kinds import Kind, Wrong, wrong
 from structdiff.domains.manifolds.readers.table import Floats
 
-__all__ = ["Covariance", "matrix_exp", "matrix_log", "matrix_power"]
+__all__ = ["Covariance", "matrix_exp", "matrix_log"]
 
 _LEAST = 1e-10  # share of the largest eigenvalue that the smallest must have
 _CHUNK = 1 << 20  # numbers that are decomposed together
@@ -45,10 +44,9 @@ class Covariance(Kind):
         root = (math.isqrt(8 * width + 1) - 1) // 2 if self._upper else math.isqrt(width)
         cells = root * (root + 1) // 2 if self._upper else root * root
         if width < 1 or cells != width:
-            form = "n (n + 1) / 2 columns, the entries from the diagonal on" if self._upper else (
-                f"n^2 columns, all entries row by row ({self._geometry}-upper takes those from "
-                "the diagonal on)"
-            )
+            every = f"n^2 columns, all entries row by row ({self._geometry}-upper takes those "
+            upper = "n (n + 1) / 2 columns, the entries from the diagonal on"
+            form = upper if self._upper else f"{every}from the diagonal on)"
             msg = f"takes {form}, got {width}"
             raise ValueError(msg)
         return root
@@ -89,7 +87,7 @@ class Covariance(Kind):
         n = points.shape[1]
         if self._upper:
             rows, columns = np.triu_indices(n)
-            return points[:, rows, columns]
+            return np.asarray(points[:, rows, columns])
         return points.reshape(-1, n * n)
 
 
@@ -102,7 +100,8 @@ def eigenvalues(matrices: Floats) -> Floats:
 
 def _mapped(matrices: Floats, function: np.ufunc) -> Floats:
     values, vectors = np.linalg.eigh(matrices)
-    return (vectors * function(values)[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+    scaled = vectors * function(values)[..., None, :]
+    return np.asarray(scaled @ np.swapaxes(vectors, -1, -2))
 
 
 def matrix_log(matrices: Floats) -> Floats:
@@ -113,9 +112,3 @@ def matrix_log(matrices: Floats) -> Floats:
 def matrix_exp(matrices: Floats) -> Floats:
     """Exponentials of symmetric matrices, `(..., n, n)`."""
     return _mapped(matrices, np.exp)
-
-
-def matrix_power(matrix: NDArray[np.float64], power: float) -> Floats:
-    """A power of a symmetric positive definite matrix, `(n, n)`."""
-    values, vectors = np.linalg.eigh(matrix)
-    return np.asarray((vectors * values**power) @ vectors.T)

@@ -111,8 +111,8 @@ class Quaternion(Kind):
 def quaternions(points: Floats) -> Floats:
     """Unit quaternions (w, x, y, z) of rotation matrices.
 
-    The matrix 4 q q^T is linear in the rotation; its column with the largest diagonal is q, scaled,
-    without cancellation.
+    The matrix 4 q q^T is linear in the rotation; its column with the largest diagonal is a
+    multiple of q, without cancellation.
     """
     m, trace = points, np.trace(points, axis1=1, axis2=2)
     a, b, c = m[:, 2, 1] - m[:, 1, 2], m[:, 0, 2] - m[:, 2, 0], m[:, 1, 0] - m[:, 0, 1]

@@ -13,6 +13,7 @@ from structdiff.objectives.hiding import (
 from structdiff.objectives.orders import OrderAgnostic
 from structdiff.objectives.prefix import hold_prefix, prefix_rows
 from structdiff.objectives.times import (
+    LogUniformTimes,
     NormalClock,
     PowerTimes,
     TimeDistribution,
@@ -40,6 +41,7 @@ __all__ = [
     "EndToEnd",
     "GivenRows",
     "InverseSigma",
+    "LogUniformTimes",
     "MinSNR",
     "NormalClock",
     "Objective",

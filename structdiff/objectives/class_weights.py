@@ -37,16 +37,31 @@ __all__ = ["Alpha", "InverseSigma"]
 
 
 class InverseSigma(Weight):
-    """1 / sigma = 1 + e^clock: the bound of the absorbing chain where alpha is uniform.
+    """sigma^-p = (1 + e^clock)^p, where alpha + sigma = 1.
+
+    With p = 1 it is the bound of the absorbing chain where alpha is uniform, with p = 2 the plain
+    squared error of the velocity of a flow: |u - u'|^2 = |x_0 - x_0'|^2 / sigma^2.
+
+    Arguments:
+        power: The exponent p, positive.
+
+    Raises:
+        ValueError: If the power is not positive.
 
     Example:
         >>> InverseSigma()(torch.logit(torch.tensor([0.5, 0.75])))  # a half, a quarter masked
         tensor([2., 4.])
     """
 
+    def __init__(self, power: float = 1.0) -> None:
+        if not power > 0:
+            msg = f"power must be positive, got {power}"
+            raise ValueError(msg)
+        self.power = power
+
     def __call__(self, clock: Tensor) -> Tensor:
         """Falls from infinity at the data to 1 at noise."""
-        return 1 + torch.exp(clock)
+        return (1 + torch.exp(clock)) ** self.power
 
 
 class Alpha(Weight):

@@ -29,7 +29,14 @@ from structdiff.batch import Part
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule
 
-__all__ = ["NormalClock", "PowerTimes", "TimeDistribution", "UniformClock", "UniformTimes"]
+__all__ = [
+    "LogUniformTimes",
+    "NormalClock",
+    "PowerTimes",
+    "TimeDistribution",
+    "UniformClock",
+    "UniformTimes",
+]
 
 POINTS = 4097
 """Size of the tables of quantile functions that are the inverse of something else."""
@@ -149,6 +156,42 @@ class _Tabulated(TimeDistribution):
         index = index.clamp(0, len(table) - 2)
         width = (table[index + 1] - table[index]) * (len(table) - 1)
         return torch.where((t >= table[0]) & (t <= table[-1]), 1 / width, 0.0)
+
+
+class LogUniformTimes(TimeDistribution):
+    r"""`t = low (high / low)^u`: uniform in log t.
+
+    For flows, whose noise level is t: all scales are seen alike, where uniform times see little of
+    the fine ones.
+
+    Arguments:
+        low: Earliest time, positive.
+        high: Latest time.
+
+    Raises:
+        ValueError: If 0 < low < high <= 1 does not hold.
+
+    Example:
+        >>> LogUniformTimes(0.01, 1.0).quantile(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([0.0100, 0.1000, 1.0000])
+    """
+
+    def __init__(self, low: float = 1e-3, high: float = 1.0) -> None:
+        check_range(low, high)
+        if not low > 0:
+            msg = f"low must be positive, got {low}"
+            raise ValueError(msg)
+        self.low, self.high = low, high
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """The power."""
+        return self.low * (self.high / self.low) ** u
+
+    def density(self, t: Tensor) -> Tensor:
+        """1 / (t log(high / low))."""
+        t = t.double()
+        inside = (t >= self.low) & (t <= self.high)
+        return inside / (torch.where(inside, t, 1.0) * math.log(self.high / self.low))
 
 
 class UniformClock(_Tabulated):

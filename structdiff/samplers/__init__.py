@@ -1,5 +1,6 @@
 """Samplers: how estimates become samples, for every space alike."""
 
+from structdiff.samplers.adaptive import Adaptive
 from structdiff.samplers.ancestral import DDIM, DDPM, Ancestral
 from structdiff.samplers.base import Carry, Sampler, Walk
 from structdiff.samplers.blocks import Blocks
@@ -16,6 +17,7 @@ from structdiff.samplers.staggered import Staggered
 __all__ = [
     "DDIM",
     "DDPM",
+    "Adaptive",
     "Ancestral",
     "Blocks",
     "Carry",

@@ -1,17 +1,10 @@
 r"""Any manifold of geomstats as a space.
 
-A point is a tensor of the shape that geomstats gives it. Let P be geomstats' projection of an
-ambient vector to the tangent space at x, and G its metric there. Then
-
-    B = P^T G P + (I - P)^T (I - P) = L L^T                                                    (1)
-
-is positive definite, equals the metric on tangent vectors, and keeps them orthogonal to what P
-drops. The coordinates of a tangent vector u are w = L^T u, of the shape of a point: their inner
-product is the sum of products, and L, a Cholesky factor, is as smooth in x as the metric. Where
-the metric is the one that the ambient space induces, B = I and w = u. Otherwise (Stiefel's
-canonical metric, half-spaces, positive definite matrices) w is no ambient vector: `vector` and
-`coordinates` go between w and the u that geomstats knows. In coordinates the projection to the
-tangent space is L^T P L^{-T}, which is symmetric since P is self-adjoint for B.
+A point is a tensor of the shape that geomstats gives it. A tangent vector has that shape too; it
+is the ambient vector where the ambient space induces the metric (spheres, Grassmann manifolds of
+projectors), and otherwise (Stiefel's canonical metric, half-spaces, positive definite matrices)
+the orthonormal coordinates that `structdiff.spaces.orthonormal` makes: `Geomstats.vector` and
+`Geomstats.coordinates` go between them and the vectors that geomstats knows.
 
 All maps are geomstats': computed in float64 on the CPU, whatever the dtype and the device of what
 is given, and no better than geomstats at singular places (`exp` of Stiefel has no gradient at
@@ -28,14 +21,18 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from structdiff.random import Generator
+from structdiff.spaces import rotations, volumes
 from structdiff.spaces.base import Belonging, Compact, Isometry, Manifold, check_points
+from structdiff.spaces.orthonormal import Orthonormal
 
 if TYPE_CHECKING:
     from structdiff.random import Randomness
@@ -43,11 +40,22 @@ if TYPE_CHECKING:
 __all__ = ["CompactGeomstats", "Geomstats"]
 
 Draw = Callable[[int, "Randomness"], Tensor]
-"""Points drawn uniformly, in float64 on the CPU: `(rows, random) -> (rows, *point)`."""
+"""Uniform points in float64 on the CPU: `(rows, random) -> (rows, *point)`."""
 
-Action = Callable[[Tensor, Tensor], Tensor]
+_NEWTON = 5
+_FOUND = 1e-6
+_SHORT = 0.1
 
-_EXACT = 1e-9
+
+@contextmanager
+def _double() -> Iterator[None]:
+    """Within it torch's default dtype is float64, without which geomstats fails."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class Geomstats(Manifold):
@@ -55,12 +63,12 @@ class Geomstats(Manifold):
 
     Of finite volume, the space is a `CompactGeomstats`, which can be drawn from uniformly. The
     volume is known here for spheres, Stiefel and Grassmann manifolds, rotations and pre-shapes
-    with their default metrics; for others give it. A quotient metric (shapes) has the horizontal
-    vectors for tangent vectors, and any representative for a point.
+    with their default metrics; for others give it. In a quotient of pre-shapes any representative
+    stands for a point, and the tangent vectors are the horizontal ones.
 
     geomstats takes its backend from the environment when it is first imported, and sets torch's
     default dtype to float64 then; `torch.set_default_dtype(torch.float32)` after the import puts
-    it back, and this class works either way.
+    it back. Here it is float64 while geomstats works, and then what it was.
 
     Arguments:
         manifold: With a metric, `Grassmannian(5, 2)` for example.
@@ -71,15 +79,16 @@ class Geomstats(Manifold):
         origin: A distinguished point; else one that geomstats draws, always the same.
 
     Raises:
-        ValueError: If `manifold` is not one of geomstats, or has no metric, or geomstats is not
-            installed or has another backend, or if `draw` is given without a volume.
+        ValueError: If `manifold` is not one of geomstats, or has no metric, or none that is
+            positive, or geomstats is not installed or has another backend, or `origin` is no
+            point, or `draw` is given without a volume.
 
     References:
         See the head of the module.
 
     Example:
-        >>> import os
-        >>> os.environ["GEOMSTATS_BACKEND"] = "pytorch"
+        With `GEOMSTATS_BACKEND=pytorch` in the environment:
+
         >>> from geomstats.geometry.grassmannian import Grassmannian  # doctest: +SKIP
         >>> space = Geomstats(Grassmannian(5, 2))  # doctest: +SKIP
         >>> x = space.uniform(1000, Generator(0), torch.float64, "cpu")  # doctest: +SKIP
@@ -96,9 +105,10 @@ class Geomstats(Manifold):
     ) -> Geomstats:
         """A `CompactGeomstats` where the volume is given or known."""
         del draw, origin
-        finite = log_volume is not None or known_volume(manifold) is not None
+        finite = log_volume is not None or volumes.known(manifold) is not None
         return object.__new__(CompactGeomstats if cls is Geomstats and finite else cls)
 
+    @_double()
     def __init__(
         self,
         manifold: Any,
@@ -113,24 +123,24 @@ class Geomstats(Manifold):
             raise ValueError(msg)
         self.manifold, self.metric = manifold, manifold.metric
         self.point = self.tangent = tuple(manifold.shape)
-        self._induced = True
-        self._origin = (
-            _reproducible(manifold) if origin is None else origin.detach().to("cpu").double()
-        )
-        if not bool(torch.as_tensor(manifold.belongs(self._origin, atol=1e-6)).all()):
-            msg = (
-                f"origin must be a point of {type(manifold).__name__}, got {self._origin.tolist()}"
-            )
+        self._origin = _drawn(manifold) if origin is None else _wide(origin.detach())
+        if not self.belongs(self._origin[None], 1e-6).inside:
+            msg = f"origin must be a point of {type(manifold).__name__}, got {self._origin}"
             raise ValueError(msg)
-        points = self._near_origin()
-        self.dimension = round(float(self._projections(points).diagonal(dim1=1, dim2=2).sum(1)[0]))
-        gap = self._gram(points) - torch.eye(math.prod(self.point), dtype=torch.float64)
-        self._induced = float(gap.abs().max()) < _EXACT
+        start = self._origin.expand(3, *self.point)
+        noise = Generator(1).normal(start.shape, torch.float64, "cpu")
+        near = self.metric.exp(_SHORT * manifold.to_tangent(noise, start), start)
+        near = torch.cat([start[:1], near.reshape(start.shape)[1:]])
+        self._orthonormal = Orthonormal(manifold, near)
+        self.dimension = self._orthonormal.dimension
         self.injectivity = self._injectivity()
-        self._action = self._find_action(points)
+        self._action = rotations.find(
+            self._orthonormal, lambda x: bool(self.belongs(x, 1e-6).inside.all()), near
+        )
 
     # Geodesics.
 
+    @_double()
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         """geomstats' `metric.exp`."""
         if len(x) == 0:
@@ -138,115 +148,111 @@ class Geomstats(Manifold):
         start = _wide(x)
         return self._give(self.metric.exp(self.vector(start, _wide(v)), start), x)
 
+    @_double()
     def log(self, x: Tensor, y: Tensor) -> Tensor:
-        """geomstats' `metric.log`.
+        """geomstats' `metric.log`; where it is found by iterations, Newton's method ends them.
+
+        The latter gives it a gradient, and mends it where p > n / 2 in Stiefel(n, p), where
+        geomstats' iterations may stop short of the solution.
 
         Raises:
             ValueError: If the metric has none.
         """
         if len(x) == 0:
             return x - y
-        start = _wide(x)
-        try:
-            way = self.metric.log(_wide(y), start)
-        except (NotImplementedError, ValueError) as error:
-            if isinstance(error, ValueError) and "log_solver" not in str(error):
-                raise
+        start, end = _wide(x), _wide(y)
+        if not self._iterates():
+            return self._give(self.coordinates(start, self._log(start, end)), x)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the iterations, whose result is looked at below
+            way = self.coordinates(start, self._log(start, end).reshape(start.shape))
+            for _ in range(_NEWTON):
+                way = self._newton(start, end, way)
+            off = (self.exp(start, way) - end).abs().flatten(1).amax(1)
+        if lost := int((~(off < _FOUND)).sum()):
+            name = type(self.manifold).__name__
             msg = (
-                f"geomstats has no log for {type(self.metric).__name__}: flow matching, distances "
-                f"and transport along the shortest geodesic need it, random walks do not; give the "
-                f"metric a log_solver (geomstats.numerics.geodesic) or another metric"
+                f"log was not found for {lost} of {len(x)} rows of {name}: points may be too far "
+                f"apart (the injectivity radius is {self.injectivity:.3g})"
             )
-            raise ValueError(msg) from error
-        return self._give(self.coordinates(start, way), x)
+            warnings.warn(msg, stacklevel=3)
+        return self._give(self._newton(start, end, way), x)
 
+    @_double()
     def transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """geomstats' `metric.parallel_transport`.
 
-        Where geomstats has none, `v` is projected to the tangent space at `y` and given back its
-        length: right at y = x only, so that multistep samplers are of first order there.
+        Where geomstats has none, one step of the pole ladder, which is exact on symmetric spaces.
+        Where `log` takes iterations (Stiefel), or is missing, `v` is projected to the tangent
+        space at `y` and given back its length: that is right at y = x only, so that multistep
+        samplers are of first order there.
+
+        References:
+            Numerical Accuracy of Ladder Schemes for Parallel Transport on Manifolds
+            (Guigui and Pennec, 2022).
+            https://arxiv.org/abs/2007.07585
         """
         if len(x) == 0:
             return v
-        start, end = _wide(x), _wide(y)
-        arrow = self.vector(start, _wide(v))
+        start, end, w = _wide(x), _wide(y), _wide(v)
         try:
-            moved = self.metric.parallel_transport(arrow, start, end_point=end)
-            return self._give(self.coordinates(end, moved), x)
+            moved = self.metric.parallel_transport(self.vector(start, w), start, end_point=end)
+            return self._give(self.coordinates(end, moved.reshape(end.shape)), x)
         except NotImplementedError:
-            moved = self.coordinates(end, self._tangent(arrow, end))
-        length, kept = self.norm2(_wide(v)), self.norm2(moved)
-        scale = torch.where(kept > 0, length / torch.where(kept > 0, kept, 1.0), 1.0)
-        # The root of 0 has no slope.
-        scale = torch.where(scale > 0, torch.where(scale > 0, scale, 1.0).sqrt(), 0.0)
-        return self._give(moved * scale.reshape(-1, *(1,) * len(self.point)), x)
+            laddered = not self._iterates() and self._has_log()
+        if not laddered:
+            arrow = self.vector(start, w)
+            moved = self._orthonormal.tangent(end, arrow)
+            return self._give(_rescaled(self.coordinates(end, moved), self.norm2(w)), x)
+        size = self.norm2(w)
+        unit = _rescaled(w, torch.full_like(size, _SHORT**2))
+        rung = self.metric.ladder_parallel_transport(
+            self.vector(start, unit), start, self._log(start, end), n_rungs=1, scheme="pole"
+        )
+        moved = rung["transported_tangent_vec"].reshape(end.shape)
+        return self._give(_rescaled(self.coordinates(end, moved), size), x)
 
+    @_double()
     def log_jacobian(self, x: Tensor, v: Tensor) -> Tensor:
         """By differentiating `exp`; zero at v = 0, where it may have no derivative."""
-        graph = torch.is_grad_enabled()
-        with torch.enable_grad():
-            arrow = _wide(v) + torch.zeros_like(_wide(v), requires_grad=True)
-            start = _wide(x)
-            end = self.exp(start, arrow)
-            there = self._lowered(end, self.frame(end)).unbind(1)
-            slopes = [
-                torch.autograd.grad(end, arrow, along, retain_graph=True, create_graph=graph)[0]
-                for along in there
-            ]
-            jacobian = torch.stack(slopes, 1).flatten(2) @ self.frame(start).flatten(2).mT
-            zero = self.norm2(arrow) == 0
-            unit = torch.eye(self.dimension, dtype=torch.float64)
-            value = torch.linalg.slogdet(torch.where(zero[:, None, None], unit, jacobian))[1]
-        return value.to(x) if graph else value.detach().to(x)
+        graph = torch.is_grad_enabled() and (x.requires_grad or v.requires_grad)
+        start, arrow = _wide(x), _wide(v)
+        _, jacobian = self._differential(start, arrow, graph=graph)
+        zero = (self.norm2(arrow) == 0)[:, None, None]
+        unit = torch.eye(self.dimension, dtype=torch.float64)
+        value: Tensor = torch.linalg.slogdet(torch.where(zero, unit, jacobian))[1]
+        return value.to(x)
 
     # Tangent vectors.
 
+    @_double()
     def vector(self, x: Tensor, w: Tensor) -> Tensor:
-        """The tangent vector, as geomstats writes it, of coordinates `w`: L^{-T} w by (1)."""
-        if self._induced:
-            return w
-        root = self._root(x).mT
-        return torch.linalg.solve_triangular(root, w.flatten(1)[..., None], upper=True).reshape(
-            w.shape
-        )
+        """The vector that geomstats knows of coordinates `w`; both in float64 on the CPU."""
+        return self._orthonormal.vector(x, w)
 
+    @_double()
     def coordinates(self, x: Tensor, u: Tensor) -> Tensor:
-        """The coordinates L^T u of a tangent vector as geomstats writes it, by (1)."""
-        if self._induced:
-            return u
-        return (self._root(x).mT @ u.flatten(1)[..., None]).reshape(u.shape)
+        """The coordinates of a tangent vector that geomstats knows; the inverse of `vector`."""
+        return self._orthonormal.coordinates(x, u)
 
+    @_double()
     def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
         """Orthogonal projection of coordinates."""
-        if len(x) == 0:
-            return v
-        start = _wide(x)
-        inside = self._tangent(self.vector(start, _wide(v)), start)
-        return self._give(self.coordinates(start, inside), x)
+        return v if len(x) == 0 else self._give(self._orthonormal.project(_wide(x), _wide(v)), x)
 
+    @_double()
     def frame(self, x: Tensor) -> Tensor:
         """Fixed vectors projected and made orthonormal: smooth almost everywhere."""
-        start, size = _wide(x), math.prod(self.point)
-        seed = Generator(0).normal((size, self.dimension), torch.float64, "cpu")
-        if size == self.dimension:
-            seed = torch.eye(size, dtype=torch.float64)
-        vectors = seed.mT.reshape(self.dimension, *self.point).repeat(
-            len(x), *(1,) * len(self.point)
-        )
-        flat = self.to_tangent(start.repeat_interleave(self.dimension, 0), vectors)
-        basis = torch.linalg.qr(flat.reshape(len(x), self.dimension, size).mT)[0]
-        return self._give(basis.mT.reshape(len(x), self.dimension, *self.point), x, self.dimension)
+        if len(x) == 0:
+            return x.new_zeros(0, self.dimension, *self.tangent)
+        return self._orthonormal.frame(_wide(x)).to(x)
 
     # Points.
 
+    @_double()
     def project(self, x: Tensor) -> Tensor:
         """geomstats' `projection`; the point itself where it has none."""
-        if len(x) == 0:
-            return x
-        try:
-            return self._give(self.manifold.projection(_wide(x)), x)
-        except (AttributeError, NotImplementedError):
-            return x
+        return x if len(x) == 0 else self._give(_projection(self.manifold, _wide(x)), x)
 
     def origin(self, dtype: torch.dtype, device: torch.device | str) -> Tensor:
         """The point that was given, or one that geomstats draws."""
@@ -256,20 +262,24 @@ class Geomstats(Manifold):
         """The entries of the point."""
         return x.flatten(1)
 
+    @_double()
     def belongs(self, x: Tensor, tolerance: float = 1e-4) -> Belonging:
-        """What geomstats says."""
+        """What geomstats says, and that `project` moves no entry by more than the tolerance."""
         check_points(self, x)
-        inside = self.manifold.belongs(_wide(x), atol=tolerance)
-        inside = torch.as_tensor(inside).expand(len(x)).to(x.device)
+        points = _wide(x)
+        if len(x) == 0:
+            return Belonging(torch.ones(0, dtype=torch.bool, device=x.device), None)
+        inside = torch.as_tensor(self.manifold.belongs(points, atol=tolerance)).expand(len(x))
+        moved = (_projection(self.manifold, points).reshape(points.shape) - points).flatten(1)
+        inside = inside & (moved.abs() <= tolerance).all(1)
         if bool(inside.all()):
-            return Belonging(inside, None)
+            return Belonging(inside.to(x.device), None)
         row = int((~inside).nonzero()[0, 0])
-        name = type(self.manifold).__name__
         reason = (
-            f"row {row}: geomstats says that it is no point of {name} up to {tolerance:g}: "
-            f"give points of it, or the nearest by project"
+            f"row {row}: by geomstats it is no point of {type(self.manifold).__name__} up to "
+            f"{tolerance:g}: give points of it, or the nearest by project"
         )
-        return Belonging(inside, reason)
+        return Belonging(inside.to(x.device), reason)
 
     def isometry(
         self, random: Randomness, dtype: torch.dtype, device: torch.device | str
@@ -282,81 +292,75 @@ class Geomstats(Manifold):
         if self._action is None:
             return lambda x: x
         action, side = self._action
-        turn = _rotation(random.normal((side, side), dtype, device))
+        turn = rotations.rotation(random.normal((side, side), dtype, device))
         return lambda x: action(turn.to(x), x)
 
     # geomstats' side.
 
-    def _give(self, value: Tensor, like: Tensor, *inner: int) -> Tensor:
-        return value.reshape(len(like), *inner, *self.point).to(like)
+    def _give(self, value: Tensor, like: Tensor) -> Tensor:
+        return value.reshape(len(like), *self.point).to(like)
 
-    def _tangent(self, u: Tensor, x: Tensor) -> Tensor:
-        inside = self.manifold.to_tangent(u, x)
-        bundle = getattr(self.metric, "_fiber_bundle", None)
-        return inside if bundle is None else bundle.horizontal_projection(inside, x)
+    def _iterates(self) -> bool:
+        return hasattr(self.metric, "log_solver")
 
-    def _projections(self, x: Tensor) -> Tensor:
-        """P e_i, `(rows, i, size)`."""
-        size = math.prod(self.point)
-        unit = torch.eye(size, dtype=x.dtype).reshape(size, *self.point)
-        units = unit.repeat(len(x), *(1,) * len(self.point))
-        flat = self._tangent(units, x.repeat_interleave(size, 0))
-        return flat.reshape(len(x), size, size)
+    def _has_log(self) -> bool:
+        try:
+            self._log(self._origin[None], self._origin[None])
+        except ValueError:
+            return False
+        return True
 
-    def _gram(self, x: Tensor) -> Tensor:
-        """B of (1)."""
-        size, graph = math.prod(self.point), torch.is_grad_enabled()
-        inside = self._projections(x)
-        many = (-1, *self.point)
+    def _log(self, x: Tensor, y: Tensor) -> Tensor:
+        try:
+            way: Tensor = self.metric.log(y, x)
+        except (NotImplementedError, ValueError) as error:
+            if isinstance(error, ValueError) and "log_solver" not in str(error):
+                raise
+            msg = (
+                f"geomstats has no log for {type(self.metric).__name__}: flow matching and the "
+                f"likelihood by its ODE need it, random walks do not; give the metric a "
+                f"log_solver (see geomstats.numerics.geodesic) or take another metric"
+            )
+            raise ValueError(msg) from error
+        return way
+
+    def _newton(self, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        """One step towards exp(x, w) = y; its derivatives are those of the solution."""
+        w = self._orthonormal.project(x, w)
+        end, jacobian = self._differential(x, w, graph=False)
+        off = self.coordinates(end, self._orthonormal.tangent(end, y - end)).flatten(1)
+        rest = self._orthonormal.frame(end).flatten(2) @ off[..., None]
+        # Where exp has no derivative (Stiefel at w = 0) it is near the identity.
+        unit = torch.eye(self.dimension, dtype=x.dtype)
+        jacobian = torch.where(jacobian.isfinite().all(-1).all(-1)[:, None, None], jacobian, unit)
+        step: Tensor = torch.linalg.solve(jacobian, rest)
+        return w + (self._orthonormal.frame(x).flatten(2).mT @ step).reshape(w.shape)
+
+    def _differential(self, x: Tensor, w: Tensor, *, graph: bool) -> tuple[Tensor, Tensor]:
+        """exp(x, w), and the matrix of d exp_x at w in the frames at both ends."""
+        outside = torch.is_grad_enabled()
         with torch.enable_grad():
-            probe = inside.detach().reshape(many).requires_grad_()
-            base = x.repeat_interleave(size, 0)
-            value = self.metric.inner_product(probe, inside.reshape(many), base).sum()
-            (lowered,) = torch.autograd.grad(value, probe, create_graph=graph)
-        normal = torch.eye(size, dtype=x.dtype) - inside
-        gram = inside @ lowered.reshape(inside.shape).mT + normal @ normal.mT
-        return (gram + gram.mT) / 2
-
-    def _root(self, x: Tensor) -> Tensor:
-        return torch.linalg.cholesky(self._gram(x))
-
-    def _lowered(self, x: Tensor, frame: Tensor) -> Tensor:
-        """L times each coordinate vector: what its product with L^T u is for an ambient u."""
-        if self._induced:
-            return frame
-        return (frame.flatten(2) @ self._root(x).mT).reshape(frame.shape)
-
-    def _near_origin(self) -> Tensor:
-        """Three points: the origin and two near it."""
-        start = self._origin.expand(3, *self.point)
-        noise = Generator(1).normal(start.shape, torch.float64, "cpu")
-        noise = noise * torch.tensor([0.0, 0.3, 0.3]).reshape(3, *(1,) * len(self.point))
-        return self.metric.exp(self._tangent(noise.to(start), start), start).reshape(start.shape)
+            arrow = w if graph and w.requires_grad else w.detach().requires_grad_()
+            end = self.exp(x if graph else x.detach(), arrow)
+            axes = self._orthonormal.lowered(end, self._orthonormal.frame(end)).unbind(1)
+            rows = [
+                torch.autograd.grad(end, arrow, axis, retain_graph=True, create_graph=graph)[0]
+                for axis in axes
+            ]
+        columns = self._orthonormal.frame(x if graph else x.detach()).flatten(2)
+        jacobian = torch.stack(rows, 1).flatten(2) @ columns.mT
+        if graph:
+            return end, jacobian
+        return (self.exp(x, w) if outside else end.detach()), jacobian.detach()
 
     def _injectivity(self) -> float:
         """At the origin; 0 where geomstats does not know it."""
+        if type(self.manifold).__name__ == "_SpecialOrthogonalMatrices":
+            return math.pi  # geomstats 2.8 says pi sqrt(dimension), beyond the cut locus
         try:
             return float(torch.as_tensor(self.metric.injectivity_radius(self._origin)).min())
         except NotImplementedError:
             return 0.0
-
-    def _find_action(self, x: Tensor) -> tuple[Action, int] | None:
-        """The first of the three that keeps the manifold and its metric, and the rotations' size."""
-        shape = x.shape[1:]
-        v, w = (self._tangent(Generator(i).normal(x.shape, x.dtype, "cpu"), x) for i in (2, 3))
-        actions = [(_left, shape[0]), (_right, shape[-1])]
-        if len(shape) == 2 and shape[0] == shape[1]:
-            actions.insert(1, (_conjugate, shape[0]))
-        product = self.metric.inner_product(v, w, x)
-        for action, side in actions:
-            turn = _rotation(Generator(4).normal((side, side), x.dtype, "cpu"))
-            moved = action(turn, x)
-            if not bool(torch.as_tensor(self.manifold.belongs(moved, atol=1e-6)).all()):
-                continue
-            after = self.metric.inner_product(action(turn, v), action(turn, w), moved)
-            if bool(((after - product).abs() < _EXACT * (1 + product.abs())).all()):
-                return action, side
-        return None
 
 
 class CompactGeomstats(Geomstats, Compact):
@@ -371,7 +375,7 @@ class CompactGeomstats(Geomstats, Compact):
         origin: Tensor | None = None,
     ) -> None:
         super().__init__(manifold, log_volume=log_volume, draw=draw, origin=origin)
-        volume = known_volume(manifold) if log_volume is None else log_volume
+        volume = volumes.known(manifold) if log_volume is None else log_volume
         if volume is None:
             name = type(manifold).__name__
             msg = f"the volume of {name} is not known here: give its logarithm as log_volume"
@@ -384,7 +388,8 @@ class CompactGeomstats(Geomstats, Compact):
         """The projection of normal ambient points, or what `draw` says."""
         if self._draw is not None:
             return self._draw(rows, random).to(device, dtype)
-        return self.project(random.normal((rows, *self.point), dtype, device))
+        # geomstats takes roots of x^T x: once more for what is lost where x is nearly singular.
+        return self.project(self.project(random.normal((rows, *self.point), dtype, device)))
 
     @property
     def log_volume(self) -> float:
@@ -392,102 +397,49 @@ class CompactGeomstats(Geomstats, Compact):
         return self._log_volume
 
 
-# Volumes, of the default metrics.
-
-
-def known_volume(manifold: Any) -> float | None:
-    """The logarithm of the volume, where it is known here and the metric is the default one."""
-    volume = _VOLUMES.get(type(manifold).__name__)
-    metric = getattr(manifold, "metric", None)
-    if volume is None or type(metric) is not manifold.default_metric():
-        return None
-    return volume(manifold)
-
-
-def _sphere(dimension: int) -> float:
-    half = (dimension + 1) / 2
-    return math.log(2) + half * math.log(math.pi) - math.lgamma(half)
-
-
-def _orthogonal(n: int) -> float:
-    """O(n), where a basis of the skew matrices is orthonormal that has entries 1 and -1."""
-    return sum(_sphere(k) for k in range(n))
-
-
-def _stiefel(manifold: Any) -> float:
-    return _orthogonal(manifold.n) - _orthogonal(manifold.n - manifold.p)
-
-
-def _grassmannian(manifold: Any) -> float:
-    """Projectors: each direction appears twice in the matrix."""
-    n, p = manifold.n, manifold.p
-    volume = _orthogonal(n) - _orthogonal(p) - _orthogonal(n - p)
-    return volume + p * (n - p) / 2 * math.log(2)
-
-
-_VOLUMES: dict[str, Callable[[Any], float]] = {
-    "Grassmannian": _grassmannian,
-    "Hypersphere": lambda manifold: _sphere(manifold.dim),
-    "PreShapeSpace": lambda manifold: _sphere(manifold.dim),
-    "Stiefel": _stiefel,
-    "_SpecialOrthogonalMatrices": lambda manifold: _orthogonal(manifold.n) - math.log(2),
-}
-
-
-# Rotations of the ambient space.
-
-
-def _rotation(x: Tensor) -> Tensor:
-    turn = torch.linalg.qr(x.to("cpu", torch.float64))[0]
-    return torch.cat([turn[:, :1] * torch.linalg.det(turn).sign(), turn[:, 1:]], 1)
-
-
-def _left(turn: Tensor, x: Tensor) -> Tensor:
-    return torch.einsum("ij,rj...->ri...", turn, x)
-
-
-def _right(turn: Tensor, x: Tensor) -> Tensor:
-    return torch.einsum("r...i,ij->r...j", x, turn)
-
-
-def _conjugate(turn: Tensor, x: Tensor) -> Tensor:
-    return turn @ x @ turn.mT
+def _rescaled(w: Tensor, square: Tensor) -> Tensor:
+    """Tangent vectors with the given squared lengths; those of length zero as they are."""
+    now = w.square().flatten(1).sum(1)
+    proper = (now > 0) & (square > 0)
+    scale = torch.where(
+        proper, torch.where(proper, square / torch.where(proper, now, 1.0), 1.0).sqrt(), 0.0
+    )
+    return w * scale.reshape(-1, *(1,) * (w.dim() - 1))
 
 
 def _wide(x: Tensor) -> Tensor:
     return x.to("cpu", torch.float64)
 
 
-def _reproducible(manifold: Any) -> Tensor:
+def _projection(manifold: Any, x: Tensor) -> Tensor:
+    try:
+        nearest: Tensor = manifold.projection(x)
+    except (AttributeError, NotImplementedError):
+        return x
+    return nearest
+
+
+def _drawn(manifold: Any) -> Tensor:
     """A point that geomstats draws from torch's generator, whose state is put back."""
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(0)
         point = manifold.random_point()
-    point = point.detach().to("cpu", torch.float64).reshape(manifold.shape)
-    try:
-        # It may have been drawn in float32.
-        mended: Tensor = manifold.projection(point)
-    except (AttributeError, NotImplementedError):
-        return point
-    return mended
+    return _wide(point.detach()).reshape(manifold.shape)
 
 
 def _check(manifold: Any) -> None:
     """Refuse what is no manifold of geomstats' PyTorch backend, or has no metric."""
     loaded = sys.modules.get("geomstats.geometry.manifold")
     if loaded is None or not isinstance(manifold, loaded.Manifold):
-        absent = importlib.util.find_spec("geomstats") is None
-        how = (
-            "geomstats is not installed: pip install 'structdiff[manifolds]' (it needs numpy<2.4)"
-            if absent
-            else "see geomstats.geometry, Stiefel(5, 2) for example"
-        )
+        how = "see geomstats.geometry, for example Stiefel(5, 2)"
+        if importlib.util.find_spec("geomstats") is None:
+            how = "geomstats is not installed: pip install 'structdiff[manifolds]' (numpy<2.4)"
         msg = f"manifold must be a manifold of geomstats, got {type(manifold).__name__}: {how}"
         raise ValueError(msg)
     backend = sys.modules["geomstats._backend"].BACKEND_NAME
     if backend != "pytorch":
         msg = (
-            f"geomstats runs on its {backend} backend, which has no gradients of torch: set the "
+            f"geomstats runs on its {backend} backend, which torch cannot differentiate: set the "
             f"environment variable GEOMSTATS_BACKEND=pytorch before geomstats is first imported"
         )
         raise ValueError(msg)

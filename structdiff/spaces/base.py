@@ -114,12 +114,12 @@ class Manifold(ABC):
     @final
     def dot(self, v: Tensor, w: Tensor) -> Tensor:
         """Inner product of tangent vectors at one point, `(rows,)`."""
-        return (v * w).flatten(1).sum(1)
+        return _sum(v * w)
 
     @final
     def norm2(self, v: Tensor) -> Tensor:
         """Squared length of each tangent vector, `(rows,)`."""
-        return v.square().flatten(1).sum(1)
+        return _sum(v.square())
 
     @final
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
@@ -147,7 +147,8 @@ class Framed(Manifold, ABC):
     def frame(self, x: Tensor) -> Tensor:
         """The unit vectors."""
         unit = torch.eye(self.dimension, dtype=x.dtype, device=x.device)
-        return unit.reshape(1, self.dimension, *self.tangent).expand(len(x), *(-1,) * (1 + len(self.tangent)))
+        unit = unit.reshape(1, self.dimension, *self.tangent)
+        return unit.expand(len(x), *(-1,) * (1 + len(self.tangent)))
 
 
 class Compact(Manifold, ABC):
@@ -183,6 +184,11 @@ class HeatKernel(Compact, ABC):
     @abstractmethod
     def entropy_gap(self, tau: Tensor) -> Tensor:
         """KL in nats of the heat kernel from the uniform law, of the shape of `tau`."""
+
+
+def _sum(x: Tensor) -> Tensor:
+    """Sum over all axes but the first."""
+    return x.flatten(1).sum(1) if x.ndim > 1 else x
 
 
 def check_points(space: Manifold, x: Tensor) -> None:

@@ -14,6 +14,7 @@ from structdiff.batch import Batch, Part
 from structdiff.counter import Counter
 from structdiff.objectives import (
     Denoising,
+    LogUniformTimes,
     NormalClock,
     PowerTimes,
     TimeDistribution,
@@ -27,6 +28,7 @@ LAWS = {
     "part": UniformTimes(0.2, 0.6),
     "square": PowerTimes(2.0, 1e-3),
     "root": PowerTimes(0.5, 0.1, 0.9),
+    "log": LogUniformTimes(1e-3, 0.9),
     "normal karras": NormalClock(Karras()),
     "normal cosine": NormalClock(Cosine(), mean=0.3, std=1.5),
     "clock": UniformClock(Linear(), 1e-3, 1.0),
@@ -158,6 +160,7 @@ def test_a_uniform_clock_has_equally_spaced_clocks() -> None:
 @pytest.mark.parametrize(
     ("make", "match"),
     [
+        (lambda: LogUniformTimes(0.0, 1.0), "low must be positive, got 0.0"),
         (lambda: UniformTimes(0.5, 0.5), "0 <= low < high <= 1, got 0.5 and 0.5"),
         (lambda: UniformTimes(-0.1, 0.5), "got -0.1 and 0.5"),
         (lambda: NormalClock(Karras(), std=0.0), "std must be positive, got 0.0"),

@@ -97,7 +97,7 @@ def test_refusals():
         """A leaf of which nothing is known."""
 
     WalkOnly.__abstractmethods__ = frozenset()
-    with pytest.raises(ValueError, match="not Tractable"):
+    with pytest.raises(ValueError, match="not Conditional"):
         ExactDenoiser(Product({"x": WalkOnly(Linear(), ())}), data)
     with pytest.raises(ValueError, match="mean must be"):
         NormalDenoiser(Gaussian(Linear()), torch.zeros(1, 2), torch.ones(1))

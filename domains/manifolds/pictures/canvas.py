@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from structdiff.artifacts import write_atomic
-from structdiff.reports.charts import COLOURS, DATA
+from structdiff.reports.charts import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 __all__ = [
     "DATA_DOT",
@@ -25,17 +26,25 @@ __all__ = [
     "SAMPLE",
     "TEST",
     "Floats",
+    "LogDensity",
+    "colour_bar",
     "counted",
+    "density_of",
     "dots",
+    "headed",
+    "logarithmic",
     "plain",
     "points_of",
     "save",
     "sheet",
     "shown",
     "tidy",
+    "word",
 ]
 
 Floats = NDArray[np.float64]
+LogDensity = Callable[[Floats], Any]
+"""Points `(rows, *event)` to log densities `(rows,)` in nats, an array or a tensor."""
 
 INK, EDGE, GRID = "#2b2f36", "#9aa1ac", "#e3e6eb"
 SAMPLE = COLOURS[0]
@@ -78,6 +87,29 @@ def points_of(x: ArrayLike | Any, event: tuple[int | None, ...], name: str) -> F
     return array
 
 
+def density_of(log_density: LogDensity, points: Floats) -> Floats:
+    """The log densities of points.
+
+    Raises:
+        ValueError: If the answer is not one number per point, below infinity.
+    """
+    answer = log_density(points)
+    answer = answer.detach().cpu() if hasattr(answer, "detach") else answer
+    value = np.asarray(answer, dtype=np.float64)
+    if value.shape != (len(points),):
+        raise ValueError(
+            f"log_density gave shape {value.shape} for {len(points)} points, must be "
+            f"({len(points)},): return one number of nats per point"
+        )
+    bad = ~(value < np.inf)
+    if bad.any():
+        raise ValueError(
+            f"log_density is not a number or infinite at {bad.sum()} of {len(points)} points, the "
+            f"first is {points[bad][0]}; only minus infinity, a density of 0, can be drawn"
+        )
+    return value
+
+
 def sheet(width: float, height: float) -> Figure:
     """An empty figure of a size in inches.
 
@@ -107,6 +139,51 @@ def save(figure: Figure, path: Path | str) -> Path:
     return path
 
 
+def headed(figure: Figure, title: str) -> Figure:
+    """The figure with a title over all panels, if there is one."""
+    if title:
+        figure.suptitle(title, fontsize=11, color=INK)
+    return figure
+
+
+def colour_bar(
+    figure: Figure | SubFigure, image: Any, axes: Sequence[Axes], words: str, uniform: float
+) -> None:
+    """A bar of the log densities in some panels, with a mark at the uniform one."""
+    images: list[Any] = [one for ax in axes for one in ax.images]
+    known = np.concatenate([one.get_array().compressed() for one in images])
+    below, above = known.min() < image.norm.vmin, known.max() > image.norm.vmax
+    extend = ["neither", "min", "max", "both"][int(below) + 2 * int(above)]
+    bar = figure.colorbar(image, ax=axes, shrink=0.78, pad=0.015, aspect=28, extend=extend)
+    bar.set_label(words, fontsize=8.5, color=INK)
+    bar.ax.tick_params(color=EDGE, labelcolor=INK, labelsize=8)
+    bar.ax.axhline(uniform, color="white", lw=1.4)
+    bar.ax.annotate(
+        "uniform", (0, uniform), xytext=(-3, 0), textcoords="offset points", ha="right",
+        va="center", fontsize=7.5, color=INK,
+    )  # fmt: skip
+    bar.outline.set_visible(False)
+
+
+def word(ax: Axes, x: float, y: float, text: str, **more: Any) -> None:
+    """A word inside a panel, with a light rim so that it is read over points and dark colours."""
+    from matplotlib.patheffects import withStroke
+
+    look = {"fontsize": 8, "color": INK, "ha": "center", "va": "center", "zorder": 6, **more}
+    ax.text(x, y, text, path_effects=[withStroke(linewidth=2, foreground="#ffffffcc")], **look)
+
+
+def logarithmic(ax: Axes, name: str) -> None:
+    """A log scale of the axis x or y whose ticks 1, 2, 5 are written as plain numbers."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    ax.set(**{f"{name}scale": "log"})
+    axis = {"x": ax.xaxis, "y": ax.yaxis}[name]
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def tidy(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
     """Axes of a chart: light grid, no box, small dark words."""
     ax.grid(color=GRID, lw=0.7)
@@ -117,33 +194,37 @@ def tidy(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
 
 def plain(ax: Axes, title: str = "", x: str = "", y: str = "") -> None:
     """The words of a panel, all of one size and ink."""
-    ax.tick_params(which="both", colors=INK, labelsize=8)
+    ax.tick_params(which="both", color=EDGE, labelcolor=INK, labelsize=8)
+    for spine in ax.spines.values():
+        spine.set(color=EDGE, lw=0.8)
     ax.set_title(title, fontsize=9.5, color=INK)
     ax.set_xlabel(x, fontsize=9, color=INK)
     ax.set_ylabel(y, fontsize=9, color=INK)
 
 
-def shown(x: Floats) -> Floats:
-    """At most `MOST` of the points, evenly spread over the rows."""
-    if len(x) <= MOST:
+def shown(x: Floats, most: int = MOST) -> Floats:
+    """At most so many of the points, evenly spread over the rows."""
+    if len(x) <= most:
         return x
-    return x[np.linspace(0, len(x) - 1, MOST).round().astype(np.int64)]
+    return x[np.linspace(0, len(x) - 1, most).round().astype(np.int64)]
 
 
-def counted(name: str, x: Floats) -> str:
-    """A title that says how many points there are and how many are drawn.
+def counted(name: str, x: Floats, most: int = 0) -> str:
+    """A title that says how many points there are, and how many are drawn if fewer.
 
     Example:
         >>> counted("samples", np.zeros((1200, 3)))
         'samples (n = 1,200)'
+        >>> counted("samples", np.zeros((1200, 3)), most=500)
+        'samples (n = 1,200, 500 drawn)'
     """
-    part = f", {MOST:,} drawn" if len(x) > MOST else ""
+    part = f", {most:,} drawn" if 0 < most < len(x) else ""
     return f"{name} (n = {len(x):,}{part})"
 
 
-def dots(ax: Axes, x: Floats, y: Floats, colour: str | Floats, **more: Any) -> None:
-    """Points whose size and transparency follow from how many there are."""
-    size = float(np.clip(4200.0 / len(x), 1.2, 13.0))
-    alpha = float(np.clip(16.0 / np.sqrt(len(x)), 0.3, 0.85))
-    look = {"s": size, "alpha": alpha, "lw": 0.0, "color" if isinstance(colour, str) else "c": colour}
-    ax.scatter(x, y, **{**look, **more})
+def dots(ax: Axes, places: Floats, colour: str | Floats, **more: Any) -> None:
+    """Points at places `(rows, 2)`; size and transparency follow from how many there are."""
+    size = float(np.clip(6000.0 / len(places), 1.8, 9.0))
+    alpha = float(np.clip(32.0 / np.sqrt(len(places)), 0.35, 0.85))
+    kind = "color" if isinstance(colour, str) else "c"
+    ax.scatter(*places.T, **{"s": size, "alpha": alpha, "lw": 0.0, kind: colour, **more})

@@ -52,4 +52,4 @@ def is_land(longitude: Floats, latitude: Floats) -> NDArray[np.bool_]:
         rise = np.where(y_next == y, 1.0, y_next - y)
         east = x + (here[1] - y) * (x_next - x) / rise
         crossings += (passes & (here[0] < east)).sum(axis=-1)
-    return crossings % 2 == 1
+    return np.asarray(crossings % 2 == 1)

@@ -8,9 +8,8 @@ uniform one is -log(4 pi) = -2.53 nats everywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +18,21 @@ from structdiff.domains.manifolds.pictures.canvas import (
     DATA_DOT,
     EDGE,
     GRID,
-    INK,
+    MOST,
     SAMPLE,
     TEST,
     Floats,
+    LogDensity,
+    colour_bar,
     counted,
+    density_of,
     dots,
+    headed,
     plain,
     points_of,
     sheet,
     shown,
+    word,
 )
 from structdiff.domains.manifolds.pictures.coastlines import rings
 from structdiff.domains.manifolds.pictures.projections import (
@@ -42,12 +46,9 @@ from structdiff.domains.manifolds.pictures.projections import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
-    from matplotlib.patches import PathPatch
+    from matplotlib.patches import Polygon
 
-__all__ = ["Density", "Globe", "LogDensity", "density_on_map", "sphere_maps"]
-
-LogDensity = Callable[[Floats], Floats]
-"""Points `(rows, 3)` to log densities `(rows,)` in nats, see `sphere_maps`."""
+__all__ = ["Density", "Globe", "density_on_map", "sphere_maps"]
 
 _LAND, _SEA = "#dfe2e7", "#f8f9fb"
 _AXES = {"+x": (1.0, 0.0, 0.0), "+y": (0.0, 1.0, 0.0), "−y": (0.0, -1.0, 0.0),
@@ -93,25 +94,21 @@ def sphere_maps(
     for ax, name, colour, points in zip(axes, names, colours, both, strict=True):
         globe.base(ax)
         globe.scatter(ax, points, colour)
-        plain(ax, counted(name, points))
+        plain(ax, counted(name, points, MOST))
     if log_density is not None:
         held_out = None if test is None else _unit(test, "test")
         _density_panel(lower[0], globe, density_on_map(log_density, globe, pixels), held_out)
-    if title:
-        figure.suptitle(title, fontsize=11, color=INK)
-    return figure
+    return headed(figure, title)
 
 
-def _density_panel(
-    figure: SubFigure, globe: Globe, density: Density, test: Floats | None
-) -> None:
+def _density_panel(figure: SubFigure, globe: Globe, density: Density, test: Floats | None) -> None:
     ax = figure.subplots()
     globe.base(ax, filled=False)
     _paint(figure, ax, globe, density)
     words = "log density of the model"
     if test is not None:
         globe.scatter(ax, test, TEST, edgecolor="white", lw=0.35, alpha=0.9)
-        words = f"{words} and {counted('held-out points', test)}"
+        words = f"{words} and {counted('held-out points', test, MOST)}"
     plain(ax, words)
 
 
@@ -144,9 +141,7 @@ class Globe:
         land: Whether to draw the land of the Earth; otherwise the axes are named.
     """
 
-    def __init__(
-        self, projection: Projection, *, centre: float = 0.0, land: bool = True
-    ) -> None:
+    def __init__(self, projection: Projection, *, centre: float = 0.0, land: bool = True) -> None:
         self.projection, self.centre, self.land = projection, math.radians(centre), land
 
     def place(self, points: Floats) -> tuple[Floats, Floats]:
@@ -169,14 +164,14 @@ class Globe:
         if self.land:
             self._land(ax, edge, filled=filled)
         else:
-            self._axes(ax, INK if filled else "white")
+            self._axes(ax)
         ax.set(xlim=(1.01 * x.min(), 1.01 * x.max()), ylim=(1.02 * y.min(), 1.02 * y.max()))
         ax.set_aspect("equal")
         ax.set_axis_off()
 
-    def scatter(self, ax: Axes, points: Floats, colour: str | Floats, **more: object) -> None:
+    def scatter(self, ax: Axes, points: Floats, colour: str | Floats, **more: Any) -> None:
         """Points `(rows, 3)` on the map."""
-        dots(ax, *self.place(shown(points)), colour, zorder=5, **more)
+        dots(ax, np.stack(self.place(shown(points)), 1), colour, zorder=5, **more)
 
     def _lines(self, ax: Axes) -> None:
         along, across = np.radians(np.linspace(-90, 90, 91)), np.radians([-180.0, 180.0])
@@ -187,7 +182,7 @@ class Globe:
             x, y = self.projection.forward(across, np.radians([degree + 0.0] * 2))
             ax.plot(x, y, color=GRID, lw=0.5, zorder=1)
 
-    def _land(self, ax: Axes, edge: PathPatch, *, filled: bool) -> None:
+    def _land(self, ax: Axes, edge: Polygon, *, filled: bool) -> None:
         """The land three times, a turn apart, clipped by the edge: so it may cross the edge."""
         from matplotlib.collections import LineCollection
         from matplotlib.patches import PathPatch
@@ -214,12 +209,10 @@ class Globe:
         longitude, latitude = np.radians(ring).T
         return np.stack(self.projection.forward(longitude - self.centre + turn, latitude), 1)
 
-    def _axes(self, ax: Axes, colour: str) -> None:
+    def _axes(self, ax: Axes) -> None:
         for name, point in _AXES.items():
             x, y = self.place(np.array([point]))
-            ax.text(
-                x[0], 0.9 * y[0], name, fontsize=8, color=colour, zorder=6, ha="center", va="center"
-            )
+            word(ax, x[0], 0.9 * y[0], name)
 
 
 def density_on_map(log_density: LogDensity, globe: Globe, pixels: int) -> Density:
@@ -243,14 +236,8 @@ def density_on_map(log_density: LogDensity, globe: Globe, pixels: int) -> Densit
     longitude, latitude = globe.projection.inverse(*np.meshgrid(across, up))
     inside = np.abs(longitude) <= np.pi
     points = directions((longitude + globe.centre)[inside], latitude[inside])
-    answer = np.asarray(log_density(points), dtype=np.float64)
-    if answer.shape != (len(points),):
-        raise ValueError(
-            f"log_density gave shape {answer.shape} for {len(points)} points, must be "
-            f"({len(points)},): return one number of nats per point"
-        )
     value = np.full(inside.shape, np.nan)
-    value[inside] = answer
+    value[inside] = density_of(log_density, points)
     first, last = inside.argmax(1), pixels - 1 - inside[:, ::-1].argmax(1)
     nearest = np.clip(np.arange(pixels), first[:, None], last[:, None])
     value = np.take_along_axis(value, nearest, axis=1)
@@ -262,26 +249,16 @@ def _paint(figure: SubFigure, ax: Axes, globe: Globe, density: Density) -> None:
     from matplotlib.patches import Polygon
 
     uniform = -math.log(4 * np.pi)
-    known = density.value[density.inside]
+    value = np.maximum(density.value, uniform - 50)  # a density of 0 has a colour, too
+    known = value[density.inside]
     top = max(uniform + 1.0, float(np.quantile(known, 0.9995)))
     low = min(max(float(known.min()), uniform - 6.0), uniform - 1.0)
     image = ax.imshow(
-        np.clip(density.value, low, None), extent=density.extent, origin="lower", cmap="viridis",
-        vmin=low, vmax=top, interpolation="bilinear", zorder=3,
+        value, extent=density.extent, origin="lower", cmap="viridis", vmin=low, vmax=top,
+        interpolation="bilinear", zorder=3,
     )  # fmt: skip
     image.set_clip_path(Polygon(np.stack(globe.projection.outline(), 1), transform=ax.transData))
-    extend = {(False, False): "neither", (True, False): "min", (False, True): "max"}.get(
-        (bool(known.min() < low), bool(known.max() > top)), "both"
-    )
-    bar = figure.colorbar(image, ax=ax, shrink=0.72, pad=0.015, aspect=28, extend=extend)
-    bar.set_label("log density, nats (area of the unit sphere)", fontsize=8.5, color=INK)
-    bar.ax.tick_params(colors=INK, labelsize=8)
-    bar.ax.axhline(uniform, color="white", lw=1.4)
-    bar.ax.annotate(
-        "uniform", (0, uniform), xytext=(-3, 0), textcoords="offset points", ha="right",
-        va="center", fontsize=7.5, color=INK,
-    )  # fmt: skip
-    bar.outline.set_visible(False)
+    colour_bar(figure, image, [ax], "log density, nats (area of the unit sphere)", uniform)
 
 
 def _closed(points: int) -> NDArray[np.uint8]:

@@ -114,7 +114,7 @@ class Mollweide(Projection):
 
 
 def angles(points: Floats) -> tuple[Floats, Floats]:
-    """Longitude and latitude of vectors `(rows, 3)`: x at (0, 0), y at (pi/2, 0), z at the pole."""
+    """Longitude and latitude of vectors `(rows, 3)`: x at (0, 0), y at (pi/2, 0), z north."""
     x, y, z = points.T
     return np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))
 

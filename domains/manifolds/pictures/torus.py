@@ -6,19 +6,24 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from structdiff.domains.manifolds.pictures.canvas import (
     DATA_DOT,
+    EDGE,
     INK,
     SAMPLE,
     Floats,
+    LogDensity,
+    colour_bar,
     counted,
+    density_of,
+    headed,
     plain,
     points_of,
     sheet,
 )
 from structdiff.domains.manifolds.pictures.histograms import shares
-from structdiff.domains.manifolds.pictures.maps import LogDensity
 from structdiff.reports.charts import DATA
 
 if TYPE_CHECKING:
@@ -39,7 +44,7 @@ def ramachandran(
     data: Floats,
     *,
     log_density: LogDensity | None = None,
-    names: Sequence[str] = ("phi", "psi"),
+    names: Sequence[str] = (),
     cell: float = 4.0,
     title: str = "",
 ) -> Figure:
@@ -59,31 +64,26 @@ def ramachandran(
     Raises:
         ValueError: If there are not two angles, or the cells do not fill the circle.
     """
+    names = _named(names, 2)
     both = [points_of(x, (2,), name) for x, name in ((data, "data"), (samples, "samples"))]
     words = [counted(name, x) for name, x in zip(("data", "samples"), both, strict=True)]
-    fields = [log_of(pair_counts(x[:, 0], x[:, 1], cell), cell) for x in both]
+    fields = [_log_of(pair_counts(x[:, 0], x[:, 1], cell), cell) for x in both]
     if log_density is not None:
         fields.append(_on_grid(log_density, cell))
         words.append("log density of the model")
     uniform = -2 * np.log(2 * np.pi)
-    top = max(uniform + 1, *(float(np.quantile(f[np.isfinite(f)], 0.999)) for f in fields))
-    figure = sheet(3.1 * len(fields) + 0.9, 3.55 + (0.3 if title else 0.0))
+    top = max(uniform + 1, *(float(np.nanquantile(f, 0.999)) for f in fields))
+    figure = sheet(3.1 * len(fields) + 0.9, 3.35 + (0.3 if title else 0.0))
     axes = figure.subplots(1, len(fields), sharey=True)
     for ax, field, line in zip(axes, fields, words, strict=True):
         image = ax.imshow(
-            np.clip(field, uniform - 5, None), extent=_FULL * 2, origin="lower", cmap="viridis",
+            field, extent=_FULL * 2, origin="lower", cmap="viridis",
             vmin=uniform - 5, vmax=top, interpolation="nearest",
         )  # fmt: skip
-        _degrees(ax, line, f"{_greek(names[0])}, degrees", "")
-    axes[0].set_ylabel(f"{_greek(names[1])}, degrees", fontsize=9, color=INK)
-    bar = figure.colorbar(image, ax=list(axes), shrink=0.8, pad=0.015, aspect=26, extend="both")
-    bar.set_label("log density, nats", fontsize=8.5, color=INK)
-    bar.ax.tick_params(colors=INK, labelsize=8)
-    bar.ax.axhline(uniform, color="white", lw=1.4)
-    bar.outline.set_visible(False)
-    if title:
-        figure.suptitle(title, fontsize=11, color=INK)
-    return figure
+        _degrees(ax, line, f"{names[0]}, degrees", "")
+    axes[0].set_ylabel(f"{names[1]}, degrees", fontsize=9, color=INK)
+    colour_bar(figure, image, list(axes), "log density, nats (angles in radians)", uniform)
+    return headed(figure, title)
 
 
 def angle_pairs(
@@ -96,8 +96,8 @@ def angle_pairs(
 ) -> Figure:
     """All pairs of angles: data below the diagonal, samples above it, both on it.
 
-    The pair of a panel above the diagonal is drawn with the axes of its mirror below, so the two
-    can be compared at sight. Colours are log densities, one scale for a pair.
+    A panel above the diagonal is what its mirror image below it should look like. Colours are log
+    densities, one scale for a pair.
 
     Arguments:
         samples: Drawn angles in radians, `(rows, angles)`.
@@ -112,31 +112,30 @@ def angle_pairs(
     data = points_of(data, (None,), "data")
     size = data.shape[1]
     samples = points_of(samples, (size,), "samples")
-    names = list(names) or [f"angle {i + 1}" for i in range(size)]
-    if not 2 <= size <= MOST_ANGLES or len(names) != size:
+    if not 2 <= size <= MOST_ANGLES:
         raise ValueError(
-            f"cannot draw pairs of {size} angles with {len(names)} names; give 2 to "
-            f"{MOST_ANGLES} angles, with one name each, or draw their histograms"
+            f"data has {size} angles, must have 2 to {MOST_ANGLES}: draw their histograms instead"
         )
+    names = _named(names, size)
     figure = sheet(1.35 * size + 0.7, 1.35 * size + (1.0 if title else 0.75))
+    figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
     axes = figure.subplots(size, size, squeeze=False)
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
     for row in range(size):
         _marginal(axes[row, row], samples[:, row], data[:, row], cell)
         for column in range(row):
             fields = [
-                log_of(pair_counts(x[:, column], x[:, row], cell), cell) for x in (data, samples)
+                _log_of(pair_counts(x[:, column], x[:, row], cell), cell) for x in (data, samples)
             ]
-            top = float(np.nanmax(fields[0][np.isfinite(fields[0])]))
+            top = float(np.nanmax(fields[0]))
             _field(axes[row, column], fields[0], _map(DATA_DOT), top)
-            _field(axes[column, row], fields[1], _map(SAMPLE), top)
-    _label(axes, [_greek(name) for name in names])
-    head = f"{title}: " if title else ""
-    words = (
-        f"{counted('data', data)} below the diagonal, {counted('samples', samples)} above; "
-        "degrees, log scale"
-    )
-    figure.suptitle(head + words, fontsize=9.5 if size > 3 else 7, color=INK)
+            _field(axes[column, row], fields[1].T, _map(SAMPLE), top)
+    _label(axes, names)
+    lines = [
+        *([title] if title else []),
+        f"{counted('data', data)} below the diagonal, {counted('samples', samples)} above",
+    ]
+    figure.suptitle((": " if size > 4 else "\n").join(lines), fontsize=8 + size / 4, color=INK)
+    figure.supxlabel("degrees", fontsize=8, color=INK)
     return figure
 
 
@@ -154,7 +153,7 @@ def pair_counts(across: Floats, up: Floats, cell: float) -> Floats:
     return np.asarray(counts, dtype=np.float64)
 
 
-def log_of(counts: Floats, cell: float) -> Floats:
+def _log_of(counts: Floats, cell: float) -> Floats:
     """Log density of counts in nats against radians, NaN where there is none."""
     area = np.radians(cell) ** 2
     with np.errstate(divide="ignore"):
@@ -167,13 +166,8 @@ def _on_grid(log_density: LogDensity, cell: float) -> Floats:
     middle = np.radians(np.arange(-180 + cell / 2, 180, cell))
     across, up = np.meshgrid(middle, middle)
     points = np.stack([across.ravel(), up.ravel()], axis=1)
-    answer = np.asarray(log_density(points), dtype=np.float64)
-    if answer.shape != (len(points),):
-        raise ValueError(
-            f"log_density gave shape {answer.shape} for {len(points)} points, must be "
-            f"({len(points)},): return one number of nats per point"
-        )
-    return answer.reshape(across.shape)
+    value = density_of(log_density, points).reshape(across.shape)
+    return np.where(value > -np.inf, value, np.nan)
 
 
 def _wrapped(angle: Floats) -> Floats:
@@ -184,8 +178,8 @@ def _wrapped(angle: Floats) -> Floats:
 def _degrees(ax: Axes, title: str, x: str, y: str) -> None:
     plain(ax, title, x, y)
     ax.set(xlim=_FULL, ylim=_FULL, xticks=_TICKS, yticks=_TICKS, aspect="equal")
-    ax.axhline(0, color="#9aa1ac", lw=0.5)
-    ax.axvline(0, color="#9aa1ac", lw=0.5)
+    ax.axhline(0, color=EDGE, lw=0.5)
+    ax.axvline(0, color=EDGE, lw=0.5)
 
 
 def _field(ax: Axes, field: Floats, colours: Colormap, top: float) -> None:
@@ -204,16 +198,16 @@ def _marginal(ax: Axes, samples: Floats, data: Floats, cell: float) -> None:
     ax.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _label(axes: Sequence[Sequence[Axes]], names: Sequence[str]) -> None:
+def _label(axes: NDArray[np.object_], names: Sequence[str]) -> None:
     """Names on the left and below, ticks there alone."""
     last = len(names) - 1
     for row, line in enumerate(axes):
         for column, ax in enumerate(line):
-            ticks = (-180, 0, 180)
+            ticks = (-90, 0, 90)
             ax.set_xticks(ticks if row == last else [])
             if row != column:
                 ax.set_yticks(ticks if column == 0 else [])
-            ax.tick_params(colors=INK, labelsize=7)
+            plain(ax)
             if row == last:
                 ax.set_xlabel(names[column], fontsize=9, color=INK)
             if column == 0:
@@ -231,5 +225,9 @@ _GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": 
           "chi": "χ", "phi": "φ", "psi": "ψ", "omega": "ω"}  # fmt: skip
 
 
-def _greek(name: str) -> str:
-    return _GREEK.get(name, name)
+def _named(names: Sequence[str], size: int) -> list[str]:
+    """Names of angles, in Greek letters where they are such."""
+    names = list(names) or [f"angle {i + 1}" for i in range(size)]
+    if len(names) != size:
+        raise ValueError(f"names has {len(names)} entries, must have {size}: one per angle")
+    return [_GREEK.get(name, name) for name in names]

@@ -38,7 +38,9 @@ class Arrays(Source):
         self.path, self.name = path, str(path)
         self._heads = _heads(path)
         numbers = {n: s for n, (s, kind) in self._heads.items() if s and kind.kind in "iuf"}
-        self.shapes = {n: s[1:] for n, (s, kind) in self._heads.items() if s and not kind.hasobject}
+        self.shapes = {
+            n: s[1:] for n, (s, kind) in self._heads.items() if s and not kind.hasobject
+        }
         if not numbers:
             msg = f"{path} has no array of numbers, it has: {', '.join(self._heads) or 'nothing'}"
             raise ValueError(msg)
@@ -64,7 +66,7 @@ class Arrays(Source):
                 msg = f"{self.name}: the array {name} must hold real numbers, not {kind}"
                 raise ValueError(msg)
             if name in words and len(shape) != 1:
-                msg = f"{self.name}: the array {name} must have one entry a row, its shape is {shape}"
+                msg = f"{self.name}: the array {name} must be (rows,), its shape is {shape}"
                 raise ValueError(msg)
             columns[name] = self._load(name)
         rows = {name: len(column) for name, column in columns.items()}
@@ -112,9 +114,9 @@ def _head(
 ) -> tuple[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     name = info.filename.removesuffix(".npy")
     with archive.open(info) as file:
-        version = npy.read_magic(file)
+        version = npy.read_magic(file)  # type: ignore[no-untyped-call]
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, kind = read(file)
+        shape, _, kind = read(file)  # type: ignore[no-untyped-call]
         start = file.tell()
     count = int(np.prod([int(size) for size in shape], dtype=object)) if shape else 1
     if count < 0 or count > _MOST:

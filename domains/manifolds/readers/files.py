@@ -59,7 +59,7 @@ def _unpacked(stream: io.BufferedReader) -> io.BufferedReader:
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a file without their ends, each with its number, from 1; blank ones too.
 
-    Bytes that are not UTF-8 become escapes such as \\xe9: only names and words can have them.
+    Bytes that are not UTF-8 become escapes: only names and words can have them.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -70,10 +70,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         while line := stream.readline(_LONGEST + 1):
             number += 1
             if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-                if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                    msg = f"{path} is UTF-16: convert it (iconv -f UTF-16 -t UTF-8)"
-                    raise ValueError(msg)
+                line = _marked(line, path)
             if b"\0" in line:
                 msg = (
                     f"{path}, line {number}, has a NUL byte: it is no table of text, or a damaged "
@@ -87,3 +84,15 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 )
                 raise ValueError(msg)
             yield number, line.decode("utf-8", "backslashreplace").rstrip("\r\n")
+
+
+def _marked(line: bytes, path: Path) -> bytes:
+    """The first line without a byte-order mark.
+
+    Raises:
+        ValueError: If it is UTF-16.
+    """
+    if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        msg = f"{path} is UTF-16: convert it (iconv -f UTF-16 -t UTF-8)"
+        raise ValueError(msg)
+    return line.removeprefix(b"\xef\xbb\xbf")

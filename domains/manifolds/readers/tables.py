@@ -11,7 +11,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,12 @@ _NAMES = {"\t": "tabs", ";": "semicolons", ",": "commas", None: "blanks"}
 Lines = list[tuple[int, str]]
 
 
-class _Cells(NamedTuple):
-    """Rows of a block: the cells that were asked for."""
+class _Block(NamedTuple):
+    """Lines that follow each other, with their numbers and how many cells each has."""
 
-    number: list[int]
-    cells: list[list[str]]
-    ragged: list[int]  # how many cells a row has that has the wrong number, else 0
+    number: NDArray[np.int64]
+    lines: list[str]
+    cells: NDArray[np.int64]
 
 
 class TextTable(Source):
@@ -94,85 +94,111 @@ class TextTable(Source):
 
     def head(self) -> Table:
         """The columns whose cells are numbers, of the first rows."""
-        block = next(self._blocks([*self._place.values()], _LEAD))
+        block = next(self._blocks(_LEAD))
         kept = {}
-        for place, name in enumerate(self._place):
-            values, unread = _numbers([row[place] for row in block.cells])
-            if not unread.any():
+        for name, place in self._place.items():
+            values = _slow(self._column(block, place))
+            if not np.isnan(values).any():
                 kept[name] = values
-        number = np.asarray(block.number, np.int64)
-        return Table(kept or {"": np.zeros(len(number))}, number, "line")
+        return Table(kept or {"": np.zeros(len(block.lines))}, block.number, "line")
 
     def read(self, numbers: Sequence[str], words: Sequence[str] = ()) -> Table:
         """These columns; a row that cannot be read has NaN for numbers, and a fault."""
-        wanted = [*dict.fromkeys([*numbers, *words])]
-        places = [self._place[name] for name in wanted]
-        parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in wanted}
+        numbers, words = [*dict.fromkeys(numbers)], [*dict.fromkeys(words)]
+        parts: list[list[NDArray[Any]]] = [[] for _ in (*numbers, *words)]
         line, ragged, bad = list[NDArray[np.int64]](), list[NDArray[np.int64]](), _Bad()
         total = 0
-        for block in self._blocks(places, _BLOCK):
-            total += len(block.number)
-            if total * len(wanted) > _MOST:
+        for block in self._blocks(_BLOCK):
+            total += len(block.lines) * (len(parts) + 2)
+            if total > _MOST:
                 msg = f"{self.name} has more than {_MOST:,} numbers: split it into several files"
                 raise ValueError(msg)
-            line.append(np.asarray(block.number, np.int64))
-            ragged.append(np.asarray(block.ragged, np.int64))
-            unread = np.zeros(len(block.number), bool)
-            for place, name in enumerate(wanted):
-                cells = [row[place] for row in block.cells]
-                if name in words:
-                    parts[name].append(np.asarray(cells, np.str_))
-                if name in numbers:
-                    values, wrong = _numbers(cells)
-                    parts[name].append(values)
-                    bad.see(name, cells, wrong & (ragged[-1] == 0))
-                    unread |= wrong
-            bad.end(unread & (ragged[-1] == 0))
-        columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+            line.append(block.number)
+            ragged.append(np.where(block.cells == self._width, 0, block.cells))
+            values, unread = self._numbers(block, [self._place[name] for name in numbers])
+            rows = unread.any(1) & (ragged[-1] == 0)
+            if rows.any() and not bad.first:
+                row = int(rows.argmax())
+                name = numbers[int(unread[row].argmax())]
+                bad.first = f"{name} = {self._column(block, self._place[name])[row][:40]!r}"
+            bad.rows.append(rows)
+            for part, column in zip(parts, values.T, strict=False):
+                part.append(column)
+            for part, column in zip(parts[len(numbers) :], self._words(block, words), strict=True):
+                part.append(column)
+        columns = {
+            name: np.concatenate(part)
+            for name, part in zip((*numbers, *words), parts, strict=True)
+        }
         faults = (*_ragged(np.concatenate(ragged), self._width), *bad.faults())
         return Table(columns, np.concatenate(line), "line", faults)
 
-    def _blocks(self, places: list[int], size: int) -> Iterator[_Cells]:
-        block = _Cells([], [], [])
-        for number, line in text_lines(self.path):
-            if number < self._start or not _counts(line):
+    def _numbers(self, block: _Block, places: list[int]) -> tuple[Floats, NDArray[np.bool_]]:
+        """Numbers `(rows, columns)`, NaN where a cell is none, and where that is."""
+        if self._simple(block):
+            try:
+                values = self._load(block, places, np.float64)
+                return values, np.isnan(values)
+            except ValueError:  # some cell is missing or no number
+                pass
+        values = np.stack([_slow(self._column(block, place)) for place in places], 1)
+        return values, np.isnan(values)
+
+    def _words(self, block: _Block, names: list[str]) -> Iterator[NDArray[Any]]:
+        """The cells of columns of words."""
+        places = [self._place[name] for name in names]
+        if places and self._simple(block):
+            yield from np.char.strip(self._load(block, places, np.str_)).T
+        else:
+            yield from (np.asarray(self._column(block, place), np.str_) for place in places)
+
+    def _simple(self, block: _Block) -> bool:
+        """Whether numpy can read a block: all rows are whole, and no cell is in quotes."""
+        whole = bool((block.cells == self._width).all())
+        return whole and not any('"' in line for line in block.lines)
+
+    def _load(self, block: _Block, places: list[int], kind: type[np.generic]) -> NDArray[Any]:
+        return np.loadtxt(
+            block.lines, kind, delimiter=self._delimiter, usecols=places, comments=None, ndmin=2
+        )
+
+    def _column(self, block: _Block, place: int) -> list[str]:
+        """The cells of a column; empty in rows that have the wrong number of cells."""
+        rows = (_split(line, self._delimiter) for line in block.lines)
+        return [row[place] if len(row) == self._width else "" for row in rows]
+
+    def _blocks(self, size: int) -> Iterator[_Block]:
+        number, lines = list[int](), list[str]()
+        for at, line in text_lines(self.path):
+            if at < self._start or not _counts(line):
                 continue
-            row = _split(line, self._delimiter)
-            whole = len(row) == self._width
-            block.number.append(number)
-            block.cells.append([row[i] for i in places] if whole else [""] * len(places))
-            block.ragged.append(0 if whole else len(row))
-            if len(block.number) == size:
-                yield block
-                block = _Cells([], [], [])
-        if block.number:
-            yield block
+            number.append(at)
+            lines.append(line)
+            if len(lines) == size:
+                yield self._block(number, lines)
+                number, lines = [], []
+        if lines:
+            yield self._block(number, lines)
+
+    def _block(self, number: list[int], lines: list[str]) -> _Block:
+        cells = [_width(line, self._delimiter) for line in lines]
+        return _Block(np.asarray(number, np.int64), lines, np.asarray(cells, np.int64))
 
 
 class _Bad:
-    """Cells that are no numbers, counted while a table is read."""
+    """Rows with a cell that is no number, gathered while a table is read."""
 
     def __init__(self) -> None:
-        self._masks, self._first = list[NDArray[np.bool_]](), ""
-
-    def see(self, name: str, cells: list[str], wrong: NDArray[np.bool_]) -> None:
-        """Remembers the first one."""
-        if not self._first and wrong.any():
-            cell = cells[int(wrong.argmax())]
-            self._first = f"{name} = {cell[:40]!r}"
-
-    def end(self, wrong: NDArray[np.bool_]) -> None:
-        """The rows of a block that have one."""
-        self._masks.append(wrong)
+        self.rows, self.first = list[NDArray[np.bool_]](), ""
 
     def faults(self) -> list[Fault]:
-        """All rows that have one."""
-        rows = np.concatenate(self._masks)
+        """All of them."""
+        rows = np.concatenate(self.rows)
         if not rows.any():
             return []
-        comma = "," in self._first
+        comma = "," in self.first.partition(" = ")[2]
         fix = "write decimal points, not commas" if comma else "fill it in, or leave the row out"
-        return [Fault(rows, "a cell is missing or no number", self._first, fix)]
+        return [Fault(rows, "a cell is missing or no number", self.first, fix)]
 
 
 def _ragged(cells: NDArray[np.int64], width: int) -> list[Fault]:
@@ -198,8 +224,8 @@ def _lead(path: Path) -> tuple[Lines, tuple[int, str] | None]:
 
 
 def _counts(line: str) -> bool:
-    text = line.lstrip()
-    return bool(text) and not text.startswith("#")
+    text = line[:1] if line[:1].strip() else line.lstrip()[:1]
+    return text not in ("", "#")
 
 
 def _delimiter(lead: Lines) -> str | None:
@@ -224,6 +250,12 @@ def _split(line: str, delimiter: str | None) -> list[str]:
         return [line]
 
 
+def _width(line: str, delimiter: str | None) -> int:
+    if delimiter is None or '"' in line:
+        return len(_split(line, delimiter))
+    return line.count(delimiter) + 1
+
+
 def _is_number(cell: str) -> bool:
     try:
         float(cell)
@@ -232,10 +264,6 @@ def _is_number(cell: str) -> bool:
     return cell.lower() not in _MISSING
 
 
-def _numbers(cells: list[str]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Cells as numbers, NaN where one is none; and where that is."""
-    try:
-        values = np.asarray(cells, np.str_).astype(np.float64)
-    except ValueError:
-        values = np.array([float(cell) if _is_number(cell) else np.nan for cell in cells])
-    return values, np.isnan(values)
+def _slow(cells: list[str]) -> Floats:
+    """Cells as numbers, NaN where one is none."""
+    return np.array([float(cell) if _is_number(cell) else np.nan for cell in cells])

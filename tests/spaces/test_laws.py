@@ -1,0 +1,83 @@
+"""Laws on manifolds: draws follow the densities, densities integrate to one, scores are slopes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from structdiff.random import Generator
+from structdiff.spaces import SO3, Euclidean, HeatLaw, Law, Torus, UniformLaw, WrappedNormal
+from structdiff.spaces.hyperbolic import Hyperbolic
+
+CENTRE = torch.tensor([math.cosh(0.7), math.sinh(0.7), 0.0], dtype=torch.float64)
+LAWS: dict[str, Law] = {
+    "uniform torus": UniformLaw(Torus(2)),
+    "uniform rotations": UniformLaw(SO3()),
+    "heat": HeatLaw(Torus(2), 0.4, torch.tensor([1.0, -3.0]).double()),
+    "wrapped flat": WrappedNormal(Euclidean(2), 0.5, torch.tensor([1.0, 2.0]).double()),
+    "wrapped hyperbolic": WrappedNormal(Hyperbolic(2), 0.8, CENTRE),
+    "wrapped hyperbolic at the origin": WrappedNormal(Hyperbolic(2)),
+}
+laws = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS.keys())
+
+
+def draws(law: Law, rows: int) -> Tensor:
+    return law.draw(rows, Generator(3), torch.float64, "cpu")
+
+
+@laws
+def test_scores_are_slopes(law: Law) -> None:
+    x, space = draws(law, 20), law.manifold
+    v = space.noise(x, Generator(1))
+    step = 1e-5
+    low, high = (law.log_prob(space.exp(x, sign * step * v)) for sign in (-1, 1))
+    slope = (high - low) / (2 * step)
+    torch.testing.assert_close(space.dot(law.score(x), v), slope, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0])
+def test_a_wrapped_normal_integrates_to_one(scale: float) -> None:
+    """Over polar coordinates of the hyperbolic plane, whose volume is sinh r dr da."""
+    law = WrappedNormal(Hyperbolic(2), scale, CENTRE)
+    r = torch.linspace(0, 12, 2001, dtype=torch.float64)[1:]
+    a = torch.arange(256, dtype=torch.float64) * (2 * math.pi / 256)
+    r, a = (x.flatten() for x in torch.meshgrid(r, a, indexing="ij"))
+    x = torch.stack([torch.cosh(r), torch.sinh(r) * torch.cos(a), torch.sinh(r) * torch.sin(a)], 1)
+    cell = 12 / 2000 * (2 * math.pi / 256)
+    total = float((law.log_prob(x).exp() * torch.sinh(r)).sum() * cell)
+    assert total == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["heat", "wrapped flat", "wrapped hyperbolic"])
+def test_draws_have_the_density(name: str) -> None:
+    """The entropy from draws by the density is that of nearest neighbours (Kozachenko-Leonenko)."""
+    law, rows = LAWS[name], 4000
+    x = draws(law, rows)
+    gaps = torch.stack([law.manifold.distance(x, x.roll(k, 0)) for k in range(1, 1500)])
+    nearest = gaps.amin(0)
+    # The share of the others that were looked at takes the place of all of them.
+    guess = torch.log(math.pi * nearest**2 * 1499) + 0.5772156649015329
+    gap = guess + law.log_prob(x)
+    assert abs(float(gap.mean())) < 4 * float(gap.std()) / math.sqrt(rows) + 0.01
+
+
+def test_a_wrapped_normal_of_flat_space_is_normal() -> None:
+    x = Generator(0).normal((50, 2), torch.float64, "cpu")
+    got = LAWS["wrapped flat"].log_prob(x)
+    truth = stats.multivariate_normal([1.0, 2.0], 0.25).logpdf(x.numpy())
+    torch.testing.assert_close(got, torch.from_numpy(truth))
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match="Euclidean has no uniform law: it is not compact"):
+        UniformLaw(Euclidean(2))
+    with pytest.raises(ValueError, match=r"exp of Torus covers it more than once .* 3\.14"):
+        WrappedNormal(Torus(2))
+    with pytest.raises(ValueError, match="scale must be positive, got 0"):
+        WrappedNormal(Euclidean(2), 0.0)
+    with pytest.raises(ValueError, match="tau must be positive, got -1"):
+        HeatLaw(Torus(2), -1.0)
