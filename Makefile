@@ -107,13 +107,13 @@ $(DEMO_READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@echo "$(VENV): installing $(TORCH) (a minute or more)"
 	@$(PIP) -c constraints.txt $(TORCH_ARGS) $(TORCH)
-	@echo "$(VENV): installing structdiff from this folder, with what molecules and text need"
-	@$(PIP) -c constraints.txt -e ".[molecules,text]"
+	@echo "$(VENV): installing structdiff from this folder, with what the domains need"
+	@$(PIP) -c constraints.txt -e ".[manifolds,molecules,text]"
 	@touch $@
 
 $(DEV_READY): $(DEMO_READY)
 	@echo "$(VENV): installing what tests and checks need"
-	@$(PIP) -c constraints.txt -e ".[molecules,text,dev,oracles]"
+	@$(PIP) -c constraints.txt -e ".[manifolds,molecules,text,dev,oracles]"
 	@touch $@
 
 $(INSTALLED)/.ready: $(DEV_READY) $(SOURCES)

@@ -196,9 +196,7 @@ class _Walk:
         space = self.geometry[name]
         return space.project(space.exp(x, u))
 
-    def error(
-        self, x: Record, slopes: list[Record], sums: list[Record], h: Tensor
-    ) -> Tensor:
+    def error(self, x: Record, slopes: list[Record], sums: list[Record], h: Tensor) -> Tensor:
         """The difference of the pair over the tolerance, `(samples,)`."""
         squares = torch.zeros_like(h)
         for name, space in self.geometry.items():

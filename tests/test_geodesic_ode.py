@@ -118,9 +118,7 @@ def test_refusals() -> None:
         return {"x": at["x"] / (0.5 - t)[:, None] ** 2}, {}
 
     with pytest.raises(ArithmeticError, match=r"did not reach t = 1 in 60 steps for 3 samples"):
-        integrate(
-            blown, {"x": Euclidean(3)}, Batch.of(x), 0.0, 1.0, tolerance=1e-6, limit=60
-        )
+        integrate(blown, {"x": Euclidean(3)}, Batch.of(x), 0.0, 1.0, tolerance=1e-6, limit=60)
 
 
 def test_no_step_leaves_its_chart() -> None:

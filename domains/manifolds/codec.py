@@ -37,13 +37,18 @@ def space_of(spec: str) -> Manifold:
         >>> space_of("torus:7").dimension
         7
     """
+    family, size = _parsed(spec)
+    return _SPACES[family](size)
+
+
+def _parsed(spec: str) -> tuple[str, int]:
     family, _, size = spec.partition(":")
     sized = size.isascii() and size.isdigit() and 1 <= int(size[:9]) <= _LARGEST
-    if family not in _SPACES or (family != "so3") != sized:
+    if family not in _SPACES or (family != "so3") != sized or (size and not sized):
         known = ", ".join(name if name == "so3" else f"{name}:N" for name in _SPACES)
         msg = f"there is no space {spec!r}; there are: {known}, N from 1 to {_LARGEST}"
         raise ValueError(msg)
-    return _SPACES[family](int(size or 0))
+    return family, int(size or 0)
 
 
 def _space(module: str, name: str, *size: int) -> Manifold:
@@ -205,8 +210,10 @@ def _leaf(state: Mapping[str, Any]) -> Leaf:
     """
     words = [state["name"], state["kind"], state["units"], *state["columns"]]
     sizes = [size for shape in state["shapes"] for size in shape]
+    lists = [state["columns"], state["shapes"], *state["shapes"]]
     if (
         not all(isinstance(word, str) for word in words)
+        or not all(isinstance(one, list) for one in lists)
         or not all(type(size) is int and 1 <= size <= _LARGEST for size in sizes)
         or type(state["positive"]) is not bool
         or len(state["shapes"]) != len(state["columns"])
@@ -223,9 +230,7 @@ def _leaf(state: Mapping[str, Any]) -> Leaf:
         state["units"],
         state["positive"],
     )
-    if leaf.width > _LARGEST**2:
-        msg = f"a leaf has {leaf.width} numbers, more than any"
-        raise ValueError(msg)
+    _parsed(leaf.space)
     return leaf
 
 

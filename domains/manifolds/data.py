@@ -104,22 +104,21 @@ def read(
     """
     source = open_source(path)
     words = () if split_by is None else (find(split_by, [*source.shapes], source.name),)
-    read_rows = known(codec, columns) if codec else fresh(columns, angles)
+    read_rows = known(codec, columns, angles) if codec else fresh(columns, angles)
     rows = read_rows(source, words, skip_bad)
     shares = 0.0 if validation_path else validation, 0.0 if test_path else test
     split = _split(rows, shares, split_seed, words)
     if not len(split.train):
         msg = f"{source.name} has {len(rows.table)} rows, none is left to train on: give more"
         raise ValueError(msg)
-    chosen = {n: points[split.train] for n, points in rows.points.items()}
-    made = codec or ManifoldsCodec.of(rows.leaves, chosen)
+    made = codec or _made(source, rows, split)
     whole = Points(made.points(rows.points), rows.table.number)
     parts = [whole.subset(part) for part in split]
     notes = [*source.notes, *rows.notes]
     for place, own in ((1, validation_path), (2, test_path)):
         if own is not None:
-            parts[place], more = _own(own, made, skip_bad)
-            notes += [f"{own}: {note}" for note in more]
+            parts[place] = read_points(own, made, angles=angles, skip_bad=skip_bad)
+            notes += [f"{own}: {note}" for note in parts[place].notes]
     notes += [f"no row is for {n}" for n, p in zip(PARTS, parts, strict=True) if not len(p)]
     return Data(parts[0], parts[1], parts[2], made, source.name, tuple(notes))
 
@@ -129,6 +128,7 @@ def read_points(
     codec: ManifoldsCodec,
     *,
     columns: str | None = None,
+    angles: Angles = "auto",
     skip_bad: float = 0.01,
 ) -> Points:
     """All rows of a file, as a trained model sees them.
@@ -137,21 +137,29 @@ def read_points(
         path: The file.
         codec: Of the model.
         columns: Which columns of the file are the model's leaves; by default of the same names.
-        skip_bad: Share of the rows that may be left out.
+        angles: Units of angles; by default the model's.
+        skip_bad: Share of the rows that may be left out; the notes of the points tell of them.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read, or has other leaves than the model.
     """
-    rows = known(codec, columns)(open_source(path), (), skip_bad)
-    return Points(codec.points(rows.points), rows.table.number)
+    rows = known(codec, columns, angles)(open_source(path), (), skip_bad)
+    return Points(codec.points(rows.points), rows.table.number, rows.notes)
 
 
-def _own(
-    path: str | Path, codec: ManifoldsCodec, skip_bad: float
-) -> tuple[Points, tuple[str, ...]]:
-    rows = known(codec, None)(open_source(path), (), skip_bad)
-    return Points(codec.points(rows.points), rows.table.number), rows.notes
+def _made(source: Source, rows: Rows, split: Split) -> ManifoldsCodec:
+    """The codec of the rows for training.
+
+    Raises:
+        ValueError: If a column never changes.
+    """
+    chosen = {name: points[split.train] for name, points in rows.points.items()}
+    try:
+        return ManifoldsCodec.of(rows.leaves, chosen)
+    except ValueError as error:
+        msg = f"{source.name}: {error}"
+        raise ValueError(msg) from None
 
 
 def open_source(path: str | Path | None) -> Source:

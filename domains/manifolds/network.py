@@ -1,8 +1,8 @@
 r"""The network of points on manifolds: one residual network for all leaves of a record.
 
-It sees each leaf through the smooth coordinates of its space and through its clock, and says for
-each leaf what its parameterisation asks for, in the coordinates of tangent vectors (or points) of
-the space: decoding projects it to the space.
+It sees each leaf through the smooth coordinates of its space, blurred as far as its clock says the
+noise reaches, and through the clock itself. It says for each leaf what its parameterisation
+asks for, in the coordinates of tangent vectors of the space: decoding projects it to the space.
 """
 
 from __future__ import annotations
@@ -71,9 +71,13 @@ class PointNetwork(nn.Module):
     ) -> dict[str, Tensor]:
         """Outputs by leaf."""
         del previous
-        point = torch.cat([space.features(batch[name]) for name, space in self.spaces.items()], 1)
-        waves = [self.clock(per_row(clock[name], batch.layouts[name])) for name in self.spaces]
-        said = self.body(point, torch.cat(waves, 1).to(point.dtype)).to(point.dtype)
+        points = [space.features(batch[name]) for name, space in self.spaces.items()]
+        clocks = [per_row(clock[name], batch.layouts[name]).to(points[0]) for name in self.spaces]
+        context = torch.cat([self.clock(one) for one in clocks], 1)
+        # The clock is log(alpha / sigma).
+        blurs = [c.neg().exp()[:, None].expand_as(p) for c, p in zip(clocks, points, strict=True)]
+        point = torch.cat(points, 1)
+        said = self.body(point, context, torch.cat(blurs, 1)).to(point.dtype)
         parts = said.split(self.sizes, 1)
         return {
             name: part.reshape(len(part), *shape)

@@ -29,6 +29,7 @@ class Points:
     Arguments:
         leaves: Name to points, `(N, *point)`, float64.
         rows: Which row of its source each sample is, `(N,)`.
+        notes: What one should know of how they were read.
 
     Example:
         >>> points = Points({"torus": torch.zeros(3, 2).double()}, np.arange(3))
@@ -39,6 +40,7 @@ class Points:
 
     leaves: Mapping[str, Tensor]
     rows: NDArray[np.int64]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -44,19 +44,25 @@ def fresh(columns: str | None, angles: Angles) -> ReadRows:
     return read_rows
 
 
-def known(codec: ManifoldsCodec, columns: str | None) -> ReadRows:
-    """Reads the leaves of a trained model."""
+def known(codec: ManifoldsCodec, columns: str | None, angles: Angles) -> ReadRows:
+    """Reads the leaves of a trained model, in its units unless others are said."""
 
     def read_rows(source: Source, words: Sequence[str], skip_bad: float) -> Rows:
-        found = _match(codec, columns, source)
-        leaves = [
-            replace(leaf, columns=one.columns, shapes=one.shapes)
-            for leaf, one in zip(codec.leaves, found, strict=True)
+        found = [
+            one._replace(asked=replace(one.asked, units=_units(leaf, one.asked.units, angles)))
+            for leaf, one in zip(codec.leaves, _match(codec, columns, source), strict=True)
         ]
         table = _table(source, found, words)
-        return _kept(source, leaves, table, skip_bad, ())
+        leaves, notes = leaves_of(found, table, "auto")
+        return _kept(source, leaves, table, skip_bad, notes)
 
     return read_rows
+
+
+def _units(leaf: Leaf, asked: str | None, angles: Angles) -> str | None:
+    if not leaf.units:
+        return None
+    return asked or (leaf.units if angles == "auto" else angles)
 
 
 def _match(codec: ManifoldsCodec, columns: str | None, source: Source) -> list[Bound]:

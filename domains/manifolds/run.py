@@ -45,7 +45,9 @@ from structdiff.training.distributed import shard
 
 __all__ = ["Run", "load_data", "train"]
 
-_LOOKS = 4096  # noisy points of a validation
+_LOOKS = 8192  # noisy points of a validation
+
+Look = Callable[[Denoiser], Mapping[str, float]]
 
 
 def load_data(
@@ -98,7 +100,7 @@ class _Best:
         if shard()[0] == 0 and loss < self.least():
             weights = {n: x.detach().cpu() for n, x in denoiser.state_dict().items()}
             save_tensors(self.path, weights, {"loss": repr(loss)})
-        return {"bound": loss}
+        return {"bound": loss} | dict(self.also(denoiser) if self.also else {})
 
     def least(self) -> float:
         """The least loss so far."""
@@ -110,6 +112,7 @@ def train(
     out: Path | str = "runs/manifolds",
     *,
     say: Callable[[str], None] = print,
+    also: Look | None = None,
 ) -> Run:
     """Train on points, or go on with a run that was stopped.
 
@@ -120,6 +123,8 @@ def train(
         config: Settings; the defaults train on covariances of geomstats.
         out: Folder of the run.
         say: Where to report.
+        also: More numbers of each validation, from the denoiser at averaged weights, that are
+            kept with its loss.
 
     Raises:
         ValueError: If the data cannot be used, or the folder has another config.
@@ -132,7 +137,7 @@ def train(
     denoiser = model_of(lambda: build(config, codec), "the settings")
     objective = objective_of(config, codec)
     whole = len(data.validation) > 0 and config.training.sharding == "replicate"
-    best = _Best(folder, objective, data.validation)
+    best = _Best(folder, objective, data.validation, also)
     fit(
         folder,
         "manifolds",

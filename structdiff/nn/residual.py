@@ -3,10 +3,12 @@ r"""A residual network over points, for functions that vary fast in space and sm
 A point p in R^n is seen through itself and through waves of random directions and of frequencies
 evenly spread over some octaves,
 
-    g_k(c) cos(w_k . p + b_k),    g_k(c) sin(w_k . p + b_k),
+    g_k(c) d_k cos(w_k . p),    g_k(c) d_k sin(w_k . p),    d_k = exp(-a^2 |w_k b|^2 / 2),
 
-without which such a network learns slow variation long before fast one. The gates g, functions of
-the context c, fade waves out where they are too fast to matter. Blocks are
+without which such a network learns slow variation long before fast one. Of a point that is known
+up to a blur b, d_k is what is left of a wave on average: what is too fast to be seen is not there
+to be learned by heart. The factor a is learned, and so are the gates g, functions of the context
+c. Blocks are
 
     h <- h + B silu(A (1 + s(c)) norm(h) + u(c)),
 
@@ -16,6 +18,8 @@ References:
     Random Features for Large-Scale Kernel Machines (Rahimi and Recht, 2007).
     Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains (Tancik
     et al., 2020). https://arxiv.org/abs/2006.10739
+    Mip-NeRF: A Multiscale Representation for Anti-Aliasing Neural Radiance Fields (Barron et al.,
+    2021), eqs. 9 to 14: waves of a blurred point. https://arxiv.org/abs/2103.13415
     FiLM: Visual Reasoning with a General Conditioning Layer (Perez et al., 2018).
     https://arxiv.org/abs/1709.07871
 """
@@ -29,6 +33,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = ["ResidualNetwork", "Waves"]
+
+_FAR = 10.0
 
 
 class Waves(nn.Module):
@@ -55,12 +61,21 @@ class Waves(nn.Module):
             raise ValueError(msg)
         frequency = 2 ** torch.linspace(0, octaves, waves)
         self.register_buffer("direction", torch.randn(inputs, waves) * frequency)
+        self.log_factor = nn.Parameter(torch.tensor(math.log(0.5)))
 
-    def forward(self, point: Tensor) -> Tensor:
-        """`(rows, inputs)` to `(rows, 2 waves)`, in the dtype of the point under autocast too."""
+    def forward(self, point: Tensor, blur: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cosines, sines, and what is left of them, `(rows, waves)`, under autocast too.
+
+        Arguments:
+            point: The points, `(rows, inputs)`.
+            blur: How far each entry may be off, of the same shape.
+        """
         with torch.autocast(point.device.type, enabled=False):
-            phase = point @ self.direction.to(point.dtype)
-        return torch.cat([phase.cos(), phase.sin()], 1)
+            direction = self.direction.to(point.dtype)
+            phase = point @ direction
+            spread = blur.clamp(max=_FAR).square() @ direction.square()
+            left = torch.exp(-0.5 * (2 * self.log_factor).exp() * spread)
+        return phase.cos(), phase.sin(), left
 
 
 class ResidualNetwork(nn.Module):
@@ -80,7 +95,7 @@ class ResidualNetwork(nn.Module):
 
     Example:
         >>> network = ResidualNetwork(3, 8, 2, width=16, waves=4)
-        >>> network(torch.randn(5, 3), torch.randn(5, 8)).abs().sum().item()
+        >>> network(torch.randn(5, 3), torch.randn(5, 8), torch.zeros(5, 3)).abs().sum().item()
         0.0
     """
 
@@ -112,11 +127,18 @@ class ResidualNetwork(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def forward(self, point: Tensor, context: Tensor) -> Tensor:
-        """`(rows, inputs)` and `(rows, context)` to `(rows, outputs)`."""
+    def forward(self, point: Tensor, context: Tensor, blur: Tensor) -> Tensor:
+        """What the network says, `(rows, outputs)`.
+
+        Arguments:
+            point: The points, `(rows, inputs)`.
+            context: Their contexts, `(rows, context)`.
+            blur: How far each entry of a point may be off, `(rows, inputs)`.
+        """
         c = self.context(context)
-        gate = math.sqrt(2) * torch.sigmoid(self.gate(c))
-        h = self.enter(torch.cat([point, self.waves(point) * torch.cat([gate, gate], 1)], 1))
+        cosine, sine, left = self.waves(point, blur)
+        gate = left * torch.sigmoid(self.gate(c)) * 2
+        h = self.enter(torch.cat([point, gate * cosine, gate * sine], 1))
         for block in self.blocks:
             h = block(h, c)
         output: Tensor = self.leave(F.silu(self.norm(h)))

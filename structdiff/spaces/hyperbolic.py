@@ -59,6 +59,7 @@ __all__ = ["Hyperbolic", "HyperbolicModel", "PoincareBall", "from_ball", "to_bal
 
 _SMALL = 1e-6
 _TINY = 1e-30
+_SHORT = 16
 _MARGIN = 4  # of the ball, in roundings
 
 
@@ -80,31 +81,38 @@ class HyperbolicModel(Framed, ABC):
             raise ValueError(message)
         self.dimension = dimension
         self.tangent = (dimension,)
+        self.axis = 0 if dimension <= _SHORT else 1
 
     @abstractmethod
     def read(self, x: Tensor) -> Tensor:
-        """The part x' of each point, `(n, rows)`."""
+        """The part x' of each point, coordinates along `axis`."""
 
     @abstractmethod
     def write(self, place: Tensor) -> Tensor:
-        """The points whose parts x' are `place`, `(n, rows)`."""
+        """The points whose parts x' are `place`."""
+
+    @final
+    def turned(self, x: Tensor) -> Tensor:
+        """`(rows, n)` with coordinates along `axis`, or back."""
+        return x if self.axis else _transpose(x)
 
     @final
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         """(1)."""
-        way = _turned(v)
-        return self.write(_boost(self.read(x), _sinhc(_dot(way, way)) * way))
+        way = self.turned(v)
+        u = _sinhc(_dot(way, way, self.axis)) * way
+        return self.write(_boost(self.read(x), u, self.axis))
 
     @final
     def log(self, x: Tensor, y: Tensor) -> Tensor:
         """(2)."""
-        w = _boost(-self.read(x), self.read(y))
-        return _turned(_arsinhc(_dot(w, w)) * w)
+        return self._from_origin(_boost(-self.read(x), self.read(y), self.axis))
 
     @final
     def transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """`v` turned by (3)."""
-        return _turned(_rotated(self.read(x), self.read(y), _turned(v)))
+        moved = _rotated(self.read(x), self.read(y), self.turned(v), self.axis)
+        return self.turned(moved)
 
     @final
     def log_jacobian(self, x: Tensor, v: Tensor) -> Tensor:
@@ -115,8 +123,11 @@ class HyperbolicModel(Framed, ABC):
     @final
     def features(self, x: Tensor) -> Tensor:
         """`log` of the point at the origin."""
-        place = self.read(x)
-        return _turned(_arsinhc(_dot(place, place)) * place)
+        return self._from_origin(self.read(x))
+
+    def _from_origin(self, w: Tensor) -> Tensor:
+        """arsinh(|w|) w / |w|."""
+        return self.turned(_arsinhc(_dot(w, w, self.axis)) * w)
 
     @final
     def isometry(
@@ -124,9 +135,14 @@ class HyperbolicModel(Framed, ABC):
     ) -> Isometry:
         """Boosted, then turned about the origin (and perhaps mirrored)."""
         n = self.dimension
-        shift = random.normal((n, 1), dtype, device)
+        shift = self.turned(random.normal((1, n), dtype, device))
         turn = torch.linalg.qr(random.normal((n, n), dtype, device))[0]
-        return lambda x: self.write(turn @ _boost(shift, self.read(x)))
+
+        def move(x: Tensor) -> Tensor:
+            place = self.turned(_boost(shift, self.read(x), self.axis))
+            return self.write(self.turned(place @ turn))
+
+        return move
 
 
 class Hyperbolic(HyperbolicModel):
@@ -159,11 +175,12 @@ class Hyperbolic(HyperbolicModel):
 
     def read(self, x: Tensor) -> Tensor:
         """All but the first coordinate."""
-        return _turned(x[:, 1:])
+        return self.turned(x[:, 1:])
 
     def write(self, place: Tensor) -> Tensor:
         """With x_0 = sqrt(1 + |x'|^2)."""
-        return _turned(torch.cat([_height(_dot(place, place))[None], place]))
+        height = _height(_dot(place, place, self.axis))
+        return self.turned(torch.cat([height, place], self.axis))
 
     def project(self, x: Tensor) -> Tensor:
         """The point with the same x': the nearest up to rounding, for points off by rounding."""
@@ -208,15 +225,15 @@ class PoincareBall(HyperbolicModel):
 
     def read(self, x: Tensor) -> Tensor:
         """2 p / (1 - |p|^2)."""
-        p = _turned(x)
+        p = self.turned(x)
         least = 2 * _MARGIN * torch.finfo(p.dtype).eps
-        return p * (2 / (1 - _dot(p, p)).clamp(min=least))
+        return p * (2 / (1 - _dot(p, p, self.axis)).clamp(min=least))
 
     def write(self, place: Tensor) -> Tensor:
         """x' / (1 + x_0), inside the ball after rounding."""
-        height = _height(_dot(place, place))
+        height = _height(_dot(place, place, self.axis))
         inside = 1 + _MARGIN * torch.finfo(place.dtype).eps
-        return _turned(place / torch.maximum(1 + height, inside * height))
+        return self.turned(place / torch.maximum(1 + height, inside * height))
 
     def project(self, x: Tensor) -> Tensor:
         """The nearest point of the ball that all maps tell from the boundary."""
@@ -246,18 +263,19 @@ def from_ball(p: Tensor) -> Tensor:
     return Hyperbolic(p.shape[1]).write(PoincareBall(p.shape[1]).read(p))
 
 
-# Vectors are `(n, rows)` below, so that sums over coordinates run along contiguous memory.
+# Up to _SHORT coordinates, vectors are `(n, rows)` below, so that sums run along contiguous memory;
+# more are left `(rows, n)`. Numbers of rows are then `(1, rows)` or `(rows, 1)`.
 
 
-def _turned(x: Tensor) -> Tensor:
-    """The transpose, contiguous; such a copy is three times faster than `contiguous`."""
+def _transpose(x: Tensor) -> Tensor:
+    """Contiguous; such a copy is three times faster than `contiguous`."""
     turned = torch.empty_like(x.t(), memory_format=torch.contiguous_format)
     turned.t().copy_(x)
     return turned
 
 
-def _dot(x: Tensor, y: Tensor) -> Tensor:
-    return (x * y).sum(0)
+def _dot(x: Tensor, y: Tensor, axis: int) -> Tensor:
+    return (x * y).sum(axis, keepdim=True)
 
 
 # Numbers are added as vectors of ones: torch makes a tensor of a Python number at every call.
@@ -275,18 +293,18 @@ def _share(x2: Tensor, xu: Tensor) -> Tensor:
     return torch.maximum(full, flat.clamp(max=-1)).clamp(max=0)
 
 
-def _boost(x: Tensor, u: Tensor) -> Tensor:
+def _boost(x: Tensor, u: Tensor, axis: int) -> Tensor:
     """The part in R^n of B_x u for a point u, both given by theirs.
 
     (4) with the terms in x' . c, so that it holds, with its derivatives, for any constant a.
     """
-    x2, xu = _dot(x, x), _dot(x, u)
+    x2, xu = _dot(x, x, axis), _dot(x, u, axis)
     one = torch.ones_like(x2)
-    x0, u0 = (one + x2).sqrt(), (one + _dot(u, u)).sqrt()
+    x0, u0 = (one + x2).sqrt(), (one + _dot(u, u, axis)).sqrt()
     a = _share(x2, xu)
     c = torch.addcmul(u, a, x, value=-1)
-    xc = _dot(x, c)
-    top = torch.addcmul(torch.addcmul(one + _dot(c, c), a, a, value=-1), a, xc, value=2)
+    xc = _dot(x, c, axis)
+    top = torch.addcmul(torch.addcmul(one + _dot(c, c, axis), a, a, value=-1), a, xc, value=2)
     slope = torch.addcdiv(top / torch.addcmul(u0, a, x0, value=-1), xc, one + x0)
     return torch.addcmul(c, slope, x)
 
@@ -327,17 +345,17 @@ def _arsinhc(s: Tensor) -> Tensor:
 _SLOPE = -1 / 6 + _SMALL * (3 / 20 - 1 / 36)
 
 
-def _rotated(x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+def _rotated(x: Tensor, y: Tensor, v: Tensor, axis: int) -> Tensor:
     """`v` transported from x to y: the rotor is 1 + a ^ b with a along x' in the plane of y'."""
-    x2, xy = _dot(x, x), _dot(x, y)
-    x0, y0 = _height(x2), _height(_dot(y, y))
-    w = _boost(-x, y)
+    x2, xy = _dot(x, x, axis), _dot(x, y, axis)
+    x0, y0 = _height(x2), _height(_dot(y, y, axis))
+    w = _boost(-x, y, axis)
     # Orthogonal to x' where they may be nearly parallel, so that |a ^ b| is |a| |b|.
     c = torch.addcmul(y, _share(x2, -xy), x)
     a = x / (1 + x0)
-    b = c * ((1 + x0) / (1 + x0 + y0 + _height(_dot(w, w))))
-    ab, a2, b2 = _dot(a, b), _dot(a, a), _dot(b, b)
-    av, bv = _dot(a, v), _dot(b, v)
+    b = c * ((1 + x0) / (1 + x0 + y0 + _height(_dot(w, w, axis))))
+    ab, a2, b2 = _dot(a, b, axis), _dot(a, a, axis), _dot(b, b, axis)
+    av, bv = _dot(a, v, axis), _dot(b, v, axis)
     scale = 2 / (1 + a2 * b2 - ab * ab)
     along = scale * (bv * (1 + ab) - b2 * av)
     beside = scale * (av * (1 - ab) + a2 * bv)

@@ -84,12 +84,12 @@ class Product(Manifold):
 
     def parts(self, x: Tensor) -> list[Tensor]:
         """The factors' points, `(rows, *point)` each."""
-        pieces = x.split(self.sizes, 1)
+        pieces = torch.split(x, self.sizes, 1)
         return [p.reshape(len(x), *s.point) for p, s in zip(pieces, self.spaces, strict=True)]
 
     def vectors(self, v: Tensor) -> list[Tensor]:
         """The factors' tangent vectors, `(rows, *tangent)` each."""
-        pieces = v.split(self.lengths, 1)
+        pieces = torch.split(v, self.lengths, 1)
         return [p.reshape(len(v), *s.tangent) for p, s in zip(pieces, self.spaces, strict=True)]
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:

@@ -28,15 +28,9 @@ import torch
 from torch import Tensor
 
 from structdiff.spaces.base import Belonging, HeatKernel
-from structdiff.spaces.sphere_kernel import (
-    Angle,
-    angle_of,
-    draw,
-    draws,
-    entropy,
-    log_density,
-    slope,
-)
+from structdiff.spaces.sphere_draw import draw, normals
+from structdiff.spaces.sphere_kernel import Angle, entropy, kernel_of, log_volume
+from structdiff.spaces.torus import Torus
 from structdiff.spaces.turns import choose, horner, mask_of
 
 if TYPE_CHECKING:
@@ -200,29 +194,48 @@ class Sphere(HeatKernel):
     @property
     def log_volume(self) -> float:
         """log(2 pi^{(n+1)/2} / Gamma((n+1)/2))."""
-        half = (self.dimension + 1) / 2
-        return math.log(2) + half * math.log(math.pi) - math.lgamma(half)
+        return log_volume(self.dimension)
 
     def diffuse(self, x: Tensor, tau: Tensor, random: Randomness) -> Tensor:
-        """An exact draw, differentiable in `x` and in `tau`."""
-        z = random.normal((len(x), draws(self.dimension)), x.dtype, x.device)
+        """A draw by inversion of the law of theta, along the direction of a normal vector.
+
+        Differentiable in `x` and in `tau`.
+        """
+        z = random.normal((len(x), normals(self.dimension)), x.dtype, x.device)
         v = draw(self.dimension, z.double(), tau.to(x.device, torch.float64)).to(x.dtype)
-        return self.exp(x, torch.einsum("ri,rij->rj", v, self.frame(x)))
+        return self.exp(x, (v[:, None] @ self.frame(x)).squeeze(1))
 
     def log_kernel(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
-        """Logarithm of the heat kernel."""
-        angle = _way(_split(x), _split(y)).angle
-        return log_density(self.dimension, angle, tau.to(x))
+        """Logarithm of the heat kernel; the wrapped normal on S^1."""
+        if self.dimension == 1:
+            return _CIRCLE.log_kernel(torch.zeros_like(x[:, :1]), _signed(x, y), tau)
+        way = _way(_split(x), _split(y))
+        return kernel_of(self.dimension, way.angle, tau.to(way.angle.gap))[0].to(x.dtype)
 
     def score(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
-        """The derivative of the logarithm of the kernel in theta, along the way from `x`."""
+        """The derivative of `log_kernel` in cos(theta), times x - cos(theta) y."""
+        if self.dimension == 1:
+            steep = _CIRCLE.score(torch.zeros_like(x[:, :1]), _signed(x, y), tau)
+            return steep * torch.stack([-y[:, 1], y[:, 0]], 1)
         way = _way(_split(y), _split(x))
-        steep = slope(self.dimension, way.angle, tau.to(x))
-        return _join([-steep * p for p in way.chord])
+        _, rise = kernel_of(self.dimension, way.angle, tau.to(way.angle.gap))
+        rise = rise.to(x.dtype).reshape(way.inside.shape)
+        return _join([rise * p for p in way.chord])
 
     def entropy_gap(self, tau: Tensor) -> Tensor:
         """KL of the heat kernel from the uniform law, by the midpoint rule in theta."""
+        if self.dimension == 1:
+            return _CIRCLE.entropy_gap(tau)
         return entropy(self.dimension, tau.double()).to(tau.dtype)
+
+
+_CIRCLE = Torus(1)
+
+
+def _signed(x: Tensor, y: Tensor) -> Tensor:
+    """The angle from `x` to `y` on the circle, `(rows, 1)`."""
+    (a, b), (p, q) = _split(x), _split(y)
+    return torch.atan2(a * q - b * p, a * p + b * q)[:, None]
 
 
 # The geometry of two points.
@@ -247,7 +260,8 @@ def _way(x: Parts, y: Parts) -> Way:
     cosine = _dot(x, y)
     side = torch.ones_like(cosine).copysign(cosine.detach())
     gap = [torch.addcmul(q, side, p, value=-1) for p, q in zip(x, y, strict=True)]
-    lift = side * _dot(gap, gap) / 2
+    half = _dot(gap, gap) / 2
+    lift = side * half
     chord = [torch.addcmul(w, lift, p) for w, p in zip(gap, x, strict=True)]
     sine2 = _dot(chord, chord)
     behind = mask_of(-side)
@@ -261,7 +275,8 @@ def _way(x: Parts, y: Parts) -> Way:
     theta = math.pi * behind + side * acute
     factor = choose(small, horner(sine2, _ARCSINE), theta / length)
     bend = choose(behind, (1 + near) / length2, 1 / (1 + near))
-    return Way(chord, direction, angle_of(cosine, sine2), factor, bend, 1 - lost)
+    angle = Angle(half.reshape(-1).double(), behind.reshape(-1).double())
+    return Way(chord, direction, angle, factor, bend, 1 - lost)
 
 
 def _mend(chord: Parts, x: Parts, lost: Tensor) -> Parts:
@@ -296,6 +311,6 @@ def _dot(a: Parts, b: Parts) -> Tensor:
     return total
 
 
-_COS = [(-1) ** n / math.factorial(2 * n) for n in range(5)]
-_SINC = [(-1) ** n / math.factorial(2 * n + 1) for n in range(5)]
-_ARCSINE = [math.comb(2 * n, n) / (4**n * (2 * n + 1)) for n in range(6)]
+_COS = [(-1) ** n / math.factorial(2 * n) for n in range(4)]
+_SINC = [(-1) ** n / math.factorial(2 * n + 1) for n in range(4)]
+_ARCSINE = [math.comb(2 * n, n) / (4**n * (2 * n + 1)) for n in range(5)]

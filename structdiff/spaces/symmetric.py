@@ -48,12 +48,12 @@ from structdiff.spaces.decompositions import (
 from structdiff.spaces.divided import EXP, INVERSE_ROOT, LOG, ROOT, Scalar
 
 __all__ = [
+    "exp_of",
     "exponential",
     "inverse_root_of",
     "inverse_square_root",
     "log_of",
     "logarithm",
-    "exp_of",
     "square_root",
 ]
 

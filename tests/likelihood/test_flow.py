@@ -196,9 +196,7 @@ def test_the_report_says_what_it_is() -> None:
     denoiser = field(GeodesicFlow(space), space, 0.3)
     x = torch.tensor([[0.1], [1.0], [2.0]]).double()
     whole = flow_log_prob(denoiser, Batch.of(x), tolerance=1e-4)
-    parts = [
-        flow_log_prob(denoiser, Batch.of(part), tolerance=1e-4) for part in (x[:1], x[1:])
-    ]
+    parts = [flow_log_prob(denoiser, Batch.of(part), tolerance=1e-4) for part in (x[:1], x[1:])]
     joined = Density.concatenate(parts)
     assert torch.equal(joined.total, whole.total)
     text = str(whole)

@@ -26,7 +26,7 @@ from structdiff import (
     marginal,
     uniform,
 )
-from structdiff.parameterisations import Preconditioned, Straight, Velocity
+from structdiff.parameterisations import CleanPoint, Preconditioned, Straight, Velocity
 from structdiff.processes import (
     Grid,
     Rates,
@@ -39,7 +39,7 @@ from structdiff.processes import (
     vq_diffusion,
 )
 from structdiff.schedules import SubVP, Survival
-from structdiff.spaces import SO3, Torus, ZeroCentre
+from structdiff.spaces import SO3, Sphere, Torus, ZeroCentre, power, product
 
 COUNTS = [2, 1, 3]
 """Rows of each sample of a ragged leaf."""
@@ -177,6 +177,10 @@ CHAINS = {
 MANIFOLDS = {
     "torus": Case(Brownian(Geometric(0.05, 4.0), Torus(2)), "manifold"),
     "so3": Case(Brownian(Geometric(0.05, 3.0), SO3()), "manifold"),
+    "sphere": Case(Brownian(Geometric(0.05, 4.0), Sphere(2)), "manifold"),
+    "predicted points": Case(Brownian(Geometric(0.05, 4.0), Sphere(2), CleanPoint()), "manifold"),
+    "product": Case(Brownian(Geometric(0.05, 4.0), product(Torus(1), SO3())), "manifold"),
+    "power": Case(Brownian(Geometric(0.05, 4.0), power(Torus(1), 2)), "manifold"),
 }
 CASES = GAUSSIANS | CHAINS | MANIFOLDS
 
@@ -187,7 +191,7 @@ def said_by_a_network(process: Tractable, x_t: Tensor, seed: int = 2) -> Tensor:
     if isinstance(process, Categorical):
         shape = (*shape, process.classes)
     if isinstance(process, Brownian):
-        shape = (len(x_t), *process.manifold.tangent)
+        shape = (len(x_t), *process.parameterisation.outputs(process.manifold))
     dtype = x_t.dtype if x_t.is_floating_point() else torch.float64
     return Generator(seed).normal(shape, dtype, "cpu")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 from structdiff import Batch, Brownian, Gaussian, Generator, Geometric, Layout, Linear
 from structdiff.processes import Estimate
 from structdiff.schedules import CLEAN
-from structdiff.spaces import SO3, Torus
+from structdiff.spaces import Torus
 from tests.processes.cases import MANIFOLDS, Case, Fixed, grid, time
 
 cases = pytest.mark.parametrize("case", MANIFOLDS.values(), ids=MANIFOLDS.keys())
+named = pytest.mark.parametrize("name", MANIFOLDS)
 
 ROWS = 20_000
 NODES = 180
@@ -30,16 +32,42 @@ def sampled(case: Case) -> tuple[Brownian, Tensor]:
     return case.process.bind(Batch({"x": x_0}, {"x": Layout.regular(ROWS)})), x_0
 
 
-def waves(process: Brownian, x: Tensor, y: Tensor) -> Tensor:
-    """An eigenfunction of the Laplacian with eigenvalue -1 or -2, 1 where x = y, per row."""
-    if isinstance(process.manifold, SO3):
-        return (x * y).flatten(1).sum(1) / 3
-    return torch.cos(x - y).mean(1)
+def turned(x: Tensor, y: Tensor) -> Tensor:
+    """The trace of x^T y over 3, an eigenfunction."""
+    return (x.reshape(-1, 9) * y.reshape(-1, 9)).sum(1) / 3
 
 
-def decay(process: Brownian, tau: float) -> float:
-    """What Brownian motion leaves of it."""
-    return math.exp(-tau if isinstance(process.manifold, SO3) else -tau / 2)
+def apart(x: Tensor, y: Tensor) -> Tensor:
+    """The mean cosine of the angles' differences, an eigenfunction."""
+    return torch.cos(x - y).flatten(1).mean(1)
+
+
+WAVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "torus": apart,
+    "so3": turned,
+    "sphere": lambda x, y: (x * y).sum(1),
+    "predicted points": lambda x, y: (x * y).sum(1),
+    "product": lambda x, y: apart(x[:, :1], y[:, :1]) * turned(x[:, 1:], y[:, 1:]),
+    "power": apart,
+}
+"""Eigenfunctions of the Laplacian, 1 where x = y, by case."""
+
+RATES = {"torus": 0.5, "so3": 1, "sphere": 1, "predicted points": 1, "product": 1.5, "power": 0.5}
+"""Minus half their eigenvalues."""
+
+VOLUMES = {
+    "torus": (2 * math.pi) ** 2,
+    "so3": 8 * math.pi**2,
+    "sphere": 4 * math.pi,
+    "predicted points": 4 * math.pi,
+    "product": 2 * math.pi * 8 * math.pi**2,
+    "power": (2 * math.pi) ** 2,
+}
+
+
+def decay(name: str, tau: float) -> float:
+    """What Brownian motion leaves of the eigenfunction."""
+    return math.exp(-RATES[name] * tau)
 
 
 def within(values: Tensor, expected: float, extra: float = 0.0) -> None:
@@ -48,32 +76,32 @@ def within(values: Tensor, expected: float, extra: float = 0.0) -> None:
     assert abs(float(values.mean()) - expected) < 4 * error + extra
 
 
-@cases
-def test_semigroup(case: Case) -> None:
+@named
+def test_semigroup(name: str) -> None:
     """A13: from s to t what clean to s left out, by the decay of an eigenfunction."""
-    process, x_0 = sampled(case)
+    process, x_0 = sampled(MANIFOLDS[name])
     random = Generator(0)
     x_s = process.diffuse(x_0, time(0.5), random)
     x_t = process.corrupt(x_s, time(0.5), time(0.75), random)
     for x, t in ((x_s, 0.5), (x_t, 0.75)):
         tau = float(process.schedule.sigma(time(t)) ** 2)
-        within(waves(process, x_0, x), decay(process, tau))
+        within(WAVES[name](x_0, x), decay(name, tau))
     again = process.corrupt(x_0, time(CLEAN), time(0.75), random)
-    within(waves(process, x_0, again), decay(process, tau))
+    within(WAVES[name](x_0, again), decay(name, tau))
 
 
-@cases
+@named
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_undoing_on_a_fine_grid(case: Case, eta: float) -> None:
+def test_undoing_on_a_fine_grid(name: str, eta: float) -> None:
     """Oracle steps from t = 0.75 to 0.5: right to first order, so nearly at 24 steps."""
-    process, x_0 = sampled(case)
+    process, x_0 = sampled(MANIFOLDS[name])
     random = Generator(1)
     x = process.diffuse(x_0, time(0.75), random)
     times = torch.linspace(0.75, 0.5, 25, dtype=torch.float64)
     for t, plan in zip(times, process.plan(times, eta), strict=False):
         x = process.step(x, process.oracle(x_0, x, t), plan, random)
     tau = float(process.schedule.sigma(time(0.5)) ** 2)
-    within(waves(process, x_0, x), decay(process, tau), extra=0.012)
+    within(WAVES[name](x_0, x), decay(name, tau), extra=0.012)
 
 
 def circle(rows: int) -> Brownian:
@@ -167,11 +195,14 @@ def test_gradient_of_the_density_is_the_oracle(case: Case) -> None:
     process, batch = case.process.bind(case.batch()), case.batch()
     assert isinstance(process, Brownian)
     x_0, x_t, t = batch["x"], case.batch(seed=4)["x"], time(0.6)
-    v = torch.zeros(3, *process.manifold.tangent).double().requires_grad_()
-    value = process.log_prob(process.manifold.exp(x_t, v), x_0, t)
+    space = process.manifold
+    v = torch.zeros(3, *space.tangent).double().requires_grad_()
+    value = process.log_prob(space.exp(x_t, space.to_tangent(x_t, v)), x_0, t)
     (score,) = torch.autograd.grad(value.sum(), v)
     tau = process.schedule.sigma(t) ** 2
     torch.testing.assert_close(process.oracle(x_0, x_t, t).value, tau * score)
+    estimate = process.oracle(x_0, x_t, t)
+    torch.testing.assert_close(process.score(estimate, x_t, t), score)
 
 
 def test_prior_divergence_is_the_integral() -> None:
@@ -184,17 +215,16 @@ def test_prior_divergence_is_the_integral() -> None:
         torch.testing.assert_close(divergence, torch.tensor([kl, kl]).double(), atol=1e-7, rtol=0)
 
 
-@cases
-def test_forgetting(case: Case) -> None:
+@named
+def test_forgetting(name: str) -> None:
     """The draw at t = 1 and the prior's agree; the prior's density is one over the volume."""
-    process, x_0 = sampled(case)
+    process, x_0 = sampled(MANIFOLDS[name])
     tau = float(process.schedule.sigma(time(1.0)) ** 2)
     end = process.diffuse(x_0, time(1.0), Generator(2))
-    within(waves(process, x_0, end), decay(process, tau))
-    within(waves(process, x_0, process.prior(Generator(3))), 0.0)
-    volume = {"Torus": (2 * math.pi) ** 2, "SO3": 8 * math.pi**2}
+    within(WAVES[name](x_0, end), decay(name, tau))
+    within(WAVES[name](x_0, process.prior(Generator(3))), 0.0)
     log_prob = process.prior_log_prob(end)
-    expected = -math.log(volume[type(process.manifold).__name__])
+    expected = -math.log(VOLUMES[name])
     torch.testing.assert_close(log_prob, torch.full_like(log_prob, expected))
 
 
@@ -256,7 +286,7 @@ def test_encoding_and_decoding_is_a_round_trip(case: Case) -> None:
             for t, plan in zip(times, process.plan(times, 0.0), strict=False):
                 x = process.step(x, process.oracle(x_0, x, t), plan, Generator(2))
         gaps.append(float(process.manifold.log(x, x_t).abs().max()))
-    assert gaps[0] < 0.2
+    assert gaps[0] < 0.3
     assert gaps[0] > 1.7 * gaps[1] > 2.9 * gaps[2]
     with pytest.raises(ValueError, match="times must fall"):
         process.plan(grid(0.2, 0.4), 0.5)
@@ -273,7 +303,8 @@ def test_combine_in_the_tangent_space(case: Case) -> None:
     mixed = process.combine([(x, Estimate(v)), (x, Estimate(w))], weights, x)
     torch.testing.assert_close(mixed.value, 1.5 * v - 0.5 * w)
     y = space.exp(x, w)
-    mixed = process.combine([(x, Estimate(v)), (y, Estimate(-w))], weights, x)
+    back = space.transport(x, y, -w)
+    mixed = process.combine([(x, Estimate(v)), (y, Estimate(back))], weights, x)
     torch.testing.assert_close(mixed.value, 1.5 * v, rtol=1e-6, atol=1e-9)
 
 

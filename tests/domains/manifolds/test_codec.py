@@ -186,7 +186,7 @@ def test_states_go_through_json():
 
 STATE = _codec().state()
 SPOILED = [
-    (("leaves",), [], "there must be a leaf"),
+    (("leaves",), [], "a frame for each"),
     (("leaves",), None, "not the state of a codec of manifolds"),
     (("leaves",), "text", "not the state"),
     (("frames",), {}, "'place' is missing"),
@@ -195,18 +195,20 @@ SPOILED = [
     (("frames", "more"), {}, "it must have leaves, and a frame for each"),
     (("leaves", 0, "name"), 3, "a leaf must have name"),
     (("leaves", 0, "name"), "__class__ x", "a leaf is called"),
-    (("leaves", 0, "name"), "euclidean", "'place' is missing|there twice|not the state"),
+    (("leaves", 0, "name"), "euclidean", "the leaf 'euclidean' is there twice|'mean'|must have"),
     (("leaves", 0, "kind"), "cube", "no kind of leaf 'cube'"),
     (("leaves", 0, "kind"), ["sphere"], "a leaf must have name"),
     (("leaves", 0, "units"), "", "units of sphere cannot be ''"),
     (("leaves", 0, "positive"), 1, "a leaf must have name"),
     (("leaves", 0, "columns"), ["lat"], "a leaf must have name"),
+    (("leaves", 0, "columns"), "ab", "a leaf must have name"),
     (("leaves", 0, "columns"), ["lat", 3], "a leaf must have name"),
     (("leaves", 0, "columns"), ["lat", "depth"], "the column 'depth' is there twice"),
     (("leaves", 0, "shapes"), [[], [2]], "takes 2 columns"),
     (("leaves", 0, "shapes"), [[], [0]], "a leaf must have name"),
     (("leaves", 0, "shapes"), [[], [1.5]], "a leaf must have name"),
     (("leaves", 0, "shapes"), 7, "not the state"),
+    (("leaves", 4, "shapes"), [[9999] * 8], "there is no space 'spd:9"),
     (("leaves", 0, "extra"), 7, "a leaf must have name"),
     (("frames", "place"), {"mean": 0}, "the frame of sphere:2 must have nothing"),
     (("frames", "euclidean"), {}, "the frame of euclidean:1 must have"),
@@ -266,7 +268,7 @@ def test_any_other_state_is_refused_or_whole(place, value):
 
 @pytest.mark.parametrize(
     "spec",
-    ["", "sphere", "sphere:", "sphere:0", "sphere:-1", "sphere:2:3", "so3:3", "cube:3",
+    ["", "sphere", "sphere:", "sphere:0", "sphere:-1", "sphere:2:3", "so3:3", "so3:x", "cube:3",
      "torus:1e3", "torus:99999", "torus:٣", "SPHERE:2"],
 )  # fmt: skip
 def test_spaces_that_are_not_there_are_refused(spec):
