@@ -20,7 +20,7 @@ from structdiff.guidance import (  # noqa: E402
     Sharpened,
 )
 from structdiff.layout import Layout  # noqa: E402
-from structdiff.likelihood import bound, continuous_bound  # noqa: E402
+from structdiff.likelihood import bound, continuous_bound, flow_log_prob  # noqa: E402
 from structdiff.objectives import (  # noqa: E402
     ConditionDropout,
     ContinuousBound,
@@ -29,11 +29,12 @@ from structdiff.objectives import (  # noqa: E402
     OrderAgnostic,
     StepBound,
 )
-from structdiff.plain import fit, sample  # noqa: E402
+from structdiff.plain import fit, log_prob, sample  # noqa: E402
 from structdiff.processes import (  # noqa: E402
     Brownian,
     Categorical,
     Gaussian,
+    GeodesicFlow,
     Product,
     absorbing,
     marginal,
@@ -43,6 +44,7 @@ from structdiff.random import Generator, Randomness  # noqa: E402
 from structdiff.samplers import (  # noqa: E402
     DDIM,
     DDPM,
+    Adaptive,
     Churn,
     FirstHitting,
     Heun,
@@ -70,6 +72,7 @@ from structdiff.schedules import (  # noqa: E402
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adaptive",
     "Batch",
     "Brownian",
     "Categorical",
@@ -88,6 +91,7 @@ __all__ = [
     "Flow",
     "Gaussian",
     "Generator",
+    "GeodesicFlow",
     "Geometric",
     "GivenRows",
     "Guided",
@@ -118,6 +122,8 @@ __all__ = [
     "bound",
     "continuous_bound",
     "fit",
+    "flow_log_prob",
+    "log_prob",
     "marginal",
     "sample",
     "to_standard",

@@ -1,8 +1,8 @@
-"""`fit` and `sample` on plain tensors, with a process and a network of one's own."""
+"""`fit`, `sample` and `log_prob` on plain tensors, with a process and a network of one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser, NetworkDenoiser
 from structdiff.guidance import ClassifierFree
+from structdiff.likelihood import Density, flow_log_prob
 from structdiff.objectives import ConditionDropout, Denoising, Objective
-from structdiff.processes import Process, Product
+from structdiff.processes import Markov, Process, Product
 from structdiff.random import Generator
-from structdiff.samplers import DDPM, Sampler
+from structdiff.samplers import DDIM, DDPM, Walk
 from structdiff.schedules import UniformTime
 
-__all__ = ["fit", "sample"]
+__all__ = ["fit", "log_prob", "sample"]
 
 
 class _OneLeaf(nn.Module):
@@ -131,7 +132,7 @@ def sample(
     samples: int,
     *,
     steps: int = 100,
-    sampler: Sampler | None = None,
+    sampler: Walk | None = None,
     condition: Mapping[str, Any] | None = None,
     guidance: float | Mapping[str, float] = 1.0,
     given: Mapping[str, Tensor | ArrayLike] | None = None,
@@ -142,7 +143,8 @@ def sample(
     Arguments:
         denoiser: What `fit` returned.
         samples: How many.
-        steps: Steps of the default sampler, DDPM on a grid uniform in time.
+        steps: Steps of the default sampler on a grid uniform in time: DDPM, or DDIM for flows,
+            which have no fresh noise.
         sampler: Another sampler, made with this denoiser (for guidance, with
             `ClassifierFree(denoiser, scale)`).
         condition: Value of each condition by name, one for all samples or one for each. A name
@@ -168,9 +170,68 @@ def sample(
     if sampler is not None and aware is not denoiser:
         msg = "guidance goes with the default sampler: make yours with ClassifierFree(denoiser, w)"
         raise ValueError(msg)
-    chosen = sampler or DDPM(aware, UniformTime(steps))
+    usual = DDPM if process.offers(Markov) else DDIM
+    chosen = sampler or usual(aware, UniformTime(steps))
     leaves = chosen.sample(batch, Generator(seed)).leaves
     return leaves["x"] if list(leaves) == ["x"] else dict(leaves)
+
+
+def log_prob(
+    denoiser: Denoiser,
+    data: Tensor | ArrayLike | Mapping[str, Tensor | ArrayLike],
+    *,
+    condition: Mapping[str, Any] | None = None,
+    given: Collection[str] = (),
+    start: float = 1e-3,
+    tolerance: float = 1e-4,
+    probes: int | None = None,
+    seed: int = 0,
+) -> Density:
+    """How probable samples are under a model, by its probability flow.
+
+    Arguments:
+        denoiser: What `fit` returned; of leaves on R^n and manifolds alone. For a record with a
+            leaf on classes there is `continuous_bound`.
+        data: `(samples, *event)`, or a mapping of them by leaf, as for `fit`.
+        condition: What is known of the samples, as for `sample`.
+        given: Names of leaves that are conditions: the density of the others beside them.
+        start: The time that the data are taken to be of, see `flow_log_prob`.
+        tolerance: Error of a step of the solver.
+        probes: Random probes of the divergence; None for its exact value, which takes a backward
+            pass for each coordinate.
+        seed: Start of the random numbers of the probes.
+
+    Returns:
+        A report: `.total` has the log density of each sample in nats.
+
+    Raises:
+        ValueError: If there is no density, or the data do not fit the model.
+
+    Example:
+        >>> from structdiff import Gaussian, Linear
+        >>> from structdiff.testing import NormalDenoiser
+        >>> denoiser = NormalDenoiser(Gaussian(Linear()), torch.zeros(1), torch.ones(1))
+        >>> log_prob(denoiser, torch.zeros(2)).total
+        tensor([-0.919, -0.919])
+    """
+    process: Any = denoiser.process
+    named = data if isinstance(data, Mapping) else {"x": data}
+    leaves = {name: _numbers(f"data {name!r}", x) for name, x in named.items()}
+    samples = len(next(iter(leaves.values()), []))
+    device = next((weight.device for weight in denoiser.parameters()), torch.device("cpu"))
+    blank = process.empty(samples, device)
+    if leaves.keys() != blank.keys():
+        msg = f"data has the leaves {sorted(leaves)}, the process {sorted(blank)}: give them all"
+        raise ValueError(msg)
+    batch = _blank(blank, condition or {}, leaves)
+    unknown = sorted(set(given) - leaves.keys())
+    if unknown:
+        msg = f"given names the leaves {unknown}, the data have {sorted(leaves)}"
+        raise ValueError(msg)
+    held = batch.with_given({name: batch.given[name] for name in given})
+    return flow_log_prob(
+        denoiser, held, start=start, tolerance=tolerance, probes=probes, random=Generator(seed)
+    )
 
 
 def _blank(

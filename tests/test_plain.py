@@ -1,6 +1,8 @@
-"""`fit` and `sample` learn simple laws."""
+"""`fit`, `sample` and `log_prob` on simple laws."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -11,19 +13,22 @@ from structdiff import (
     Categorical,
     Flow,
     Gaussian,
+    GeodesicFlow,
     Heun,
     Linear,
     Product,
     UniformTime,
     absorbing,
     fit,
+    log_prob,
     sample,
 )
 from structdiff.batch import Batch
 from structdiff.nn import ConditionFeatures
-from structdiff.objectives import EDM, Denoising, MinSNR
+from structdiff.objectives import EDM, Denoising, InverseSigma, LogUniformTimes, MinSNR
 from structdiff.parameterisations import Preconditioned
-from structdiff.testing import ExactDenoiser
+from structdiff.spaces import Torus
+from structdiff.testing import ExactDenoiser, NormalDenoiser
 
 
 class Scalar(nn.Module):
@@ -233,3 +238,48 @@ def test_what_is_asked_may_be_an_array_or_a_list():
 def test_a_bare_network_sees_no_condition():
     with pytest.raises(ValueError, match="sees no condition"):
         fit(torch.randn(8), Gaussian(Linear()), Scalar(), condition={"c": torch.zeros(8)})
+
+
+def test_the_log_density_of_plain_tensors():
+    """A normal's, and beside a given leaf that of the other one."""
+    one = NormalDenoiser(Gaussian(Linear()), torch.zeros(1), torch.full((1,), 2.0))
+    x = torch.tensor([0.5, -3.0])
+    spread = float(Linear()(torch.tensor(1e-3)).sigma)
+    truth = torch.distributions.Normal(0.0, math.hypot(2, spread)).log_prob(x)
+    for data in (x, x.tolist(), {"x": x}):
+        report = log_prob(one, data, tolerance=1e-6)
+        torch.testing.assert_close(report.total.float(), truth, rtol=0, atol=2e-3)
+    guess = log_prob(one, x, tolerance=1e-6, probes=3)
+    torch.testing.assert_close(guess.total, report.total)  # in one dimension a probe is exact
+
+
+def test_a_density_needs_all_leaves():
+    one = NormalDenoiser(Gaussian(Linear()), torch.zeros(1), torch.ones(1))
+    with pytest.raises(ValueError, match=r"data has the leaves \['y'\], the process \['x'\]"):
+        log_prob(one, {"y": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"given names the leaves \['y'\], the data have \['x'\]"):
+        log_prob(one, torch.zeros(2), given=["y"])
+    assert float(log_prob(one, torch.zeros(2), given=["x"]).total.abs().max()) == 0
+
+
+def test_a_flow_on_the_circle_is_fitted_and_drawn():
+    """The default sampler of a process without fresh noise is deterministic."""
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(3, 32), nn.SiLU(), nn.Linear(32, 1))
+
+        def forward(self, x, clock):
+            return self.layers(torch.cat([torch.cos(x), torch.sin(x), clock[:, None] / 4], 1))
+
+    generator = torch.Generator().manual_seed(0)
+    data = 1.0 + 0.3 * torch.randn(500, 1, generator=generator)
+    aim = Denoising(InverseSigma(2), LogUniformTimes(0.02))
+    process = GeodesicFlow(Torus(1))
+    denoiser = fit(data, process, Network(), steps=600, learning_rate=1e-2, objective=aim)
+    drawn = sample(denoiser, 1000, steps=20)
+    assert abs(float(drawn.mean()) - 1.0) < 0.15
+    assert 0.2 < float(drawn.std()) < 0.6
+    near, far = log_prob(denoiser, torch.tensor([[1.0], [-2.0]])).total.tolist()
+    assert near > far + 3

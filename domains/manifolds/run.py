@@ -81,13 +81,11 @@ class _Best:
     the file holds stays true.
     """
 
-    def __init__(self, folder: RunFolder, objective: Objective, validation: Points) -> None:
-        self.path, self.objective, self.validation = (
-            folder.path / "best.safetensors",
-            objective,
-            validation,
-        )
-        self.batches: list[Batch] = []
+    def __init__(
+        self, folder: RunFolder, objective: Objective, validation: Points, also: Look | None
+    ) -> None:
+        self.path = folder.path / "best.safetensors"
+        self.objective, self.validation, self.also = objective, validation, also
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser) -> Mapping[str, float]:

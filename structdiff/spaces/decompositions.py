@@ -39,9 +39,9 @@ __all__ = [
 _Decomposition = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 _CLOSED = 3
-# A search for the worst matrices found cosines between columns of at most 5e-10 after four sweeps
-# and of rounding after five.
-_SWEEPS = {torch.float32: 4, torch.float64: 5}
+# A search for the worst triangular matrices, and the worst of spectrum [1, 3], found cosines between
+# columns of at most 0.2 after three sweeps and of rounding after four.
+_SWEEPS = 4
 
 
 def inward(x: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def spectrum(a: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def root_spectrum(b: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, in no order, and eigenvectors of b b^T; not differentiable."""
+    """Eigenvalues, in no order, and eigenvectors of b b^T, b triangular; not differentiable."""
     if len(b) > _CLOSED:
         values, vectors = _lapack(b, _left_singular)
     else:
@@ -128,7 +128,7 @@ def _jacobi(b: Tensor) -> tuple[Tensor, Tensor]:
     """Lengths and directions of the columns of b once rotations have made them orthogonal."""
     columns = list(b.unbind(1))
     one, tiny = b.new_ones(()), torch.finfo(b.dtype).tiny
-    for _ in range(_SWEEPS.get(b.dtype, 4)):
+    for _ in range(_SWEEPS):
         for i, j in combinations(range(len(columns)), 2):
             p, q = columns[i], columns[j]
             ratio = ((q - p) * (q + p)).sum(0) / (2 * (p * q).sum(0) + tiny)

@@ -51,15 +51,23 @@ import torch
 from torch import Tensor
 
 from structdiff.spaces.base import Belonging, Framed, Isometry, check_points, judge
+from structdiff.spaces.boosts import (
+    arsinhc,
+    boost,
+    dot,
+    height,
+    log_sinhc,
+    rotated,
+    sinhc,
+    transpose,
+)
 
 if TYPE_CHECKING:
     from structdiff.random import Randomness
 
 __all__ = ["Hyperbolic", "HyperbolicModel", "PoincareBall", "from_ball", "to_ball"]
 
-_SMALL = 1e-6
-_TINY = 1e-30
-_SHORT = 16
+_SHORT = 16  # coordinates, above which rows are left as they are
 _MARGIN = 4  # of the ball, in roundings
 
 
@@ -94,31 +102,31 @@ class HyperbolicModel(Framed, ABC):
     @final
     def turned(self, x: Tensor) -> Tensor:
         """`(rows, n)` with coordinates along `axis`, or back."""
-        return x if self.axis else _transpose(x)
+        return x if self.axis else transpose(x)
 
     @final
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         """(1)."""
         way = self.turned(v)
-        u = _sinhc(_dot(way, way, self.axis)) * way
-        return self.write(_boost(self.read(x), u, self.axis))
+        u = sinhc(dot(way, way, self.axis)) * way
+        return self.write(boost(self.read(x), u, self.axis))
 
     @final
     def log(self, x: Tensor, y: Tensor) -> Tensor:
         """(2)."""
-        return self._from_origin(_boost(-self.read(x), self.read(y), self.axis))
+        return self._from_origin(boost(-self.read(x), self.read(y), self.axis))
 
     @final
     def transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """`v` turned by (3)."""
-        moved = _rotated(self.read(x), self.read(y), self.turned(v), self.axis)
+        moved = rotated(self.read(x), self.read(y), self.turned(v), self.axis)
         return self.turned(moved)
 
     @final
     def log_jacobian(self, x: Tensor, v: Tensor) -> Tensor:
         """(n - 1) log(sinh r / r) with r = |v|."""
         del x
-        return (self.dimension - 1) * _log_sinhc(self.norm2(v))
+        return (self.dimension - 1) * log_sinhc(self.norm2(v))
 
     @final
     def features(self, x: Tensor) -> Tensor:
@@ -127,7 +135,7 @@ class HyperbolicModel(Framed, ABC):
 
     def _from_origin(self, w: Tensor) -> Tensor:
         """arsinh(|w|) w / |w|."""
-        return self.turned(_arsinhc(_dot(w, w, self.axis)) * w)
+        return self.turned(arsinhc(dot(w, w, self.axis)) * w)
 
     @final
     def isometry(
@@ -139,7 +147,7 @@ class HyperbolicModel(Framed, ABC):
         turn = torch.linalg.qr(random.normal((n, n), dtype, device))[0]
 
         def move(x: Tensor) -> Tensor:
-            place = self.turned(_boost(shift, self.read(x), self.axis))
+            place = self.turned(boost(shift, self.read(x), self.axis))
             return self.write(self.turned(place @ turn))
 
         return move
@@ -179,8 +187,8 @@ class Hyperbolic(HyperbolicModel):
 
     def write(self, place: Tensor) -> Tensor:
         """With x_0 = sqrt(1 + |x'|^2)."""
-        height = _height(_dot(place, place, self.axis))
-        return self.turned(torch.cat([height, place], self.axis))
+        x0 = height(dot(place, place, self.axis))
+        return self.turned(torch.cat([x0, place], self.axis))
 
     def project(self, x: Tensor) -> Tensor:
         """The point with the same x': the nearest up to rounding, for points off by rounding."""
@@ -193,10 +201,10 @@ class Hyperbolic(HyperbolicModel):
     def belongs(self, x: Tensor, tolerance: float = 1e-4) -> Belonging:
         """x_0 = sqrt(1 + |x'|^2), relative to it."""
         check_points(self, x)
-        height = _height(x[:, 1:].square().sum(1))
+        x0 = height(x[:, 1:].square().sum(1))
         what = "x_0 differs from sqrt(1 + |x'|^2), relative to it, by"
         cure = "give points of the hyperboloid with x_0 first, or mend x_0 by project"
-        return judge((x[:, 0] - height).abs() / height, tolerance, what, cure)
+        return judge((x[:, 0] - x0).abs() / x0, tolerance, what, cure)
 
 
 class PoincareBall(HyperbolicModel):
@@ -227,13 +235,13 @@ class PoincareBall(HyperbolicModel):
         """2 p / (1 - |p|^2)."""
         p = self.turned(x)
         least = 2 * _MARGIN * torch.finfo(p.dtype).eps
-        return p * (2 / (1 - _dot(p, p, self.axis)).clamp(min=least))
+        return p * (2 / (1 - dot(p, p, self.axis)).clamp(min=least))
 
     def write(self, place: Tensor) -> Tensor:
         """x' / (1 + x_0), inside the ball after rounding."""
-        height = _height(_dot(place, place, self.axis))
+        x0 = height(dot(place, place, self.axis))
         inside = 1 + _MARGIN * torch.finfo(place.dtype).eps
-        return self.turned(place / torch.maximum(1 + height, inside * height))
+        return self.turned(place / torch.maximum(1 + x0, inside * x0))
 
     def project(self, x: Tensor) -> Tensor:
         """The nearest point of the ball that all maps tell from the boundary."""
@@ -261,102 +269,3 @@ def to_ball(x: Tensor) -> Tensor:
 def from_ball(p: Tensor) -> Tensor:
     """The points of `Hyperbolic` that points of `PoincareBall` are; tangent vectors stay."""
     return Hyperbolic(p.shape[1]).write(PoincareBall(p.shape[1]).read(p))
-
-
-# Up to _SHORT coordinates, vectors are `(n, rows)` below, so that sums run along contiguous memory;
-# more are left `(rows, n)`. Numbers of rows are then `(1, rows)` or `(rows, 1)`.
-
-
-def _transpose(x: Tensor) -> Tensor:
-    """Contiguous; such a copy is three times faster than `contiguous`."""
-    turned = torch.empty_like(x.t(), memory_format=torch.contiguous_format)
-    turned.t().copy_(x)
-    return turned
-
-
-def _dot(x: Tensor, y: Tensor, axis: int) -> Tensor:
-    return (x * y).sum(axis, keepdim=True)
-
-
-# Numbers are added as vectors of ones: torch makes a tensor of a Python number at every call.
-
-
-def _height(square: Tensor) -> Tensor:
-    """x_0."""
-    return (torch.ones_like(square) + square).sqrt()
-
-
-def _share(x2: Tensor, xu: Tensor) -> Tensor:
-    """The number a of (4), where it is negative; not below -max(1, |x' . u|)."""
-    flat = xu.detach()
-    full = flat / x2.detach().clamp(min=_TINY)
-    return torch.maximum(full, flat.clamp(max=-1)).clamp(max=0)
-
-
-def _boost(x: Tensor, u: Tensor, axis: int) -> Tensor:
-    """The part in R^n of B_x u for a point u, both given by theirs.
-
-    (4) with the terms in x' . c, so that it holds, with its derivatives, for any constant a.
-    """
-    x2, xu = _dot(x, x, axis), _dot(x, u, axis)
-    one = torch.ones_like(x2)
-    x0, u0 = (one + x2).sqrt(), (one + _dot(u, u, axis)).sqrt()
-    a = _share(x2, xu)
-    c = torch.addcmul(u, a, x, value=-1)
-    xc = _dot(x, c, axis)
-    top = torch.addcmul(torch.addcmul(one + _dot(c, c, axis), a, a, value=-1), a, xc, value=2)
-    slope = torch.addcdiv(top / torch.addcmul(u0, a, x0, value=-1), xc, one + x0)
-    return torch.addcmul(c, slope, x)
-
-
-# Functions of s = r^2, smooth at 0: f(max(s, S)), and below S = _SMALL Taylor's series around S,
-# which is 1e-18 off at 0.
-
-
-def _sinhc(s: Tensor) -> Tensor:
-    """sinh(r) / r = 1 + s / 6 + s^2 / 120 + s^3 / 5040 + ..."""
-    large = s.clamp(min=_SMALL)
-    r = large.sqrt()
-    below = (s - _SMALL).clamp(max=0)
-    far = torch.add(torch.sinh(r) / r, below, alpha=1 / 6 + _SMALL / 60)
-    return torch.addcmul(far, below, below, value=1 / 120)
-
-
-def _log_sinhc(s: Tensor) -> Tensor:
-    """The logarithm of sinh(r) / r, s / 6 - s^2 / 180 + s^3 / 2835 - ..."""
-    large = s.clamp(min=_SMALL)
-    r = large.sqrt()
-    below = (s - _SMALL).clamp(max=0)
-    far = r + torch.log(-torch.expm1(-2 * r) / (2 * r))
-    far = torch.add(far, below, alpha=1 / 6 - _SMALL / 90)
-    return torch.addcmul(far, below, below, value=-1 / 180)
-
-
-def _arsinhc(s: Tensor) -> Tensor:
-    """arsinh(r) / r = 1 - s / 6 + 3 s^2 / 40 - ..., as a multiple of it at S: it may be tiny."""
-    large = s.clamp(min=_SMALL)
-    r = large.sqrt()
-    below = (s - _SMALL).clamp(max=0)
-    far = torch.log1p(torch.addcdiv(r, large, torch.ones_like(r) + _height(large))) / r
-    share = torch.addcmul(_SLOPE * below, below, below, value=3 / 40)
-    return torch.addcmul(far, far, share)
-
-
-_SLOPE = -1 / 6 + _SMALL * (3 / 20 - 1 / 36)
-
-
-def _rotated(x: Tensor, y: Tensor, v: Tensor, axis: int) -> Tensor:
-    """`v` transported from x to y: the rotor is 1 + a ^ b with a along x' in the plane of y'."""
-    x2, xy = _dot(x, x, axis), _dot(x, y, axis)
-    x0, y0 = _height(x2), _height(_dot(y, y, axis))
-    w = _boost(-x, y, axis)
-    # Orthogonal to x' where they may be nearly parallel, so that |a ^ b| is |a| |b|.
-    c = torch.addcmul(y, _share(x2, -xy), x)
-    a = x / (1 + x0)
-    b = c * ((1 + x0) / (1 + x0 + y0 + _height(_dot(w, w, axis))))
-    ab, a2, b2 = _dot(a, b, axis), _dot(a, a, axis), _dot(b, b, axis)
-    av, bv = _dot(a, v, axis), _dot(b, v, axis)
-    scale = 2 / (1 + a2 * b2 - ab * ab)
-    along = scale * (bv * (1 + ab) - b2 * av)
-    beside = scale * (av * (1 - ab) + a2 * bv)
-    return v + along * a - beside * b

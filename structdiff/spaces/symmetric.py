@@ -10,8 +10,7 @@ E' = V^T E V and H' = V^T H V,
 whose divided differences divide by no gap. Both are their own adjoints, so that they are what
 backward passes compute, once and twice; a third derivative is refused.
 
-Functions of positive definite matrices take a root: any B with A = B B^T, such as a Cholesky
-factor. With eps the rounding of the dtype, relative errors are of the order of eps times
+Functions of positive definite matrices take a root: a lower triangular B with A = B B^T. With eps the rounding of the dtype, relative errors are of the order of eps times
 
     exp(A): the norm of A;    log(B B^T), roots: cond(B) = cond(A)^{1/2},
 
@@ -70,17 +69,35 @@ def exponential(x: Tensor) -> Tensor:
 
 
 def logarithm(x: Tensor) -> Tensor:
-    """The symmetric logarithm of positive definite matrices `(rows, n, n)`."""
+    """The symmetric logarithm of positive definite matrices `(rows, n, n)`.
+
+    Example:
+        >>> logarithm(torch.eye(2)[None])
+        tensor([[[0., 0.],
+                 [0., 0.]]]])
+    """
     return outward(log_of(cholesky(symmetric(inward(x)))))
 
 
 def square_root(x: Tensor) -> Tensor:
-    """The positive definite square root of positive definite matrices `(rows, n, n)`."""
+    """The positive definite square root of positive definite matrices `(rows, n, n)`.
+
+    Example:
+        >>> square_root(4 * torch.eye(2)[None])
+        tensor([[[2., 0.],
+                 [0., 2.]]]])
+    """
     return outward(_of_root(cholesky(symmetric(inward(x))), ROOT))
 
 
 def inverse_square_root(x: Tensor) -> Tensor:
-    """The inverse of the square root of positive definite matrices `(rows, n, n)`."""
+    """The inverse of the square root of positive definite matrices `(rows, n, n)`.
+
+    Example:
+        >>> inverse_square_root(4 * torch.eye(2)[None])
+        tensor([[[0.5000, 0.0000],
+                 [0.0000, 0.5000]]]])
+    """
     return outward(inverse_root_of(cholesky(symmetric(inward(x)))))
 
 
@@ -93,12 +110,12 @@ def exp_of(a: Tensor) -> Tensor:
 
 
 def log_of(b: Tensor) -> Tensor:
-    """log(b b^T) for invertible b."""
+    """log(b b^T) for invertible lower triangular b."""
     return _of_root(b, LOG)
 
 
 def inverse_root_of(b: Tensor) -> Tensor:
-    """(b b^T)^{-1/2} for invertible b."""
+    """(b b^T)^{-1/2} for invertible lower triangular b."""
     return _of_root(b, INVERSE_ROOT)
 
 

@@ -9,8 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from structdiff import Generator
+from structdiff import Batch, Generator, Geometric, Layout, Linear, Product
+from structdiff.processes.jacobi import Jacobi, break_sticks, join_sticks
 from structdiff.processes.jacobi_kernel import JacobiKernel
+from structdiff.samplers import DDIM, DDPM
+from structdiff.schedules import CLEAN, UniformTime
+from structdiff.testing import ExactDenoiser
+from structdiff.testing.noise import Silent
+from tests.processes.cases import grid, time
 
 A = torch.tensor([1.0, 1.0, 2.0, 1.5])
 B = torch.tensor([3.0, 1.0, 0.8, 1.5])
@@ -166,3 +172,141 @@ def test_rows_have_their_own_times_and_zero_stays() -> None:
 def test_refusals(a, b, shortest, message) -> None:
     with pytest.raises(ValueError, match=message):
         JacobiKernel(torch.tensor(a), torch.tensor(b), shortest)
+
+
+C = torch.tensor([1.0, 1.5, 0.8], dtype=torch.float64)
+NOISE = Geometric(0.2, 3.0)
+
+
+def simplex(x: Tensor) -> Jacobi:
+    return Jacobi(NOISE, x.shape[1], C if x.shape[1] == 3 else None).bind(Batch.of(x))
+
+
+class TestProcess:
+    """On the simplex."""
+
+    def test_sticks(self) -> None:
+        p = torch.distributions.Dirichlet(C.double()).sample((500,))
+        sticks = break_sticks(p)
+        torch.testing.assert_close(join_sticks(sticks.share), p)
+        assert bool(sticks.known.all())
+        corner = break_sticks(torch.eye(3))
+        assert corner.share.tolist() == [[1.0, 0.5], [0.0, 1.0], [0.0, 0.0]]
+        assert corner.known.tolist() == [[True, False], [True, True], [True, True]]
+
+    def test_prior_is_dirichlet(self) -> None:
+        law = torch.distributions.Dirichlet(C.double())
+        process = simplex(torch.zeros(8000, 3).double())
+        x = process.prior(Generator(0))
+        torch.testing.assert_close(process.prior_log_prob(x), law.log_prob(x))
+        assert bool(((x.mean(0) - law.mean).abs() < 4.5 * x.std(0) / math.sqrt(8000)).all())
+        assert bool(((x.var(0) / law.variance - 1).abs() < 0.05).all())
+
+    @pytest.mark.parametrize("start", [[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    def test_diffusion_forgets_by_steps(self, start: list[float]) -> None:
+        """K05: on the simplex, with the means of shares; corrupt goes on where it was."""
+        x_0 = torch.tensor([start]).double().expand(8000, 3)
+        process = simplex(x_0)
+        x_s = process.diffuse(x_0, time(0.4), Generator(0))
+        x_t = process.corrupt(x_s, time(0.4), time(0.7), Generator(1))
+        sticks = break_sticks(x_0[:1])
+        a, b = process.kernel.a, process.kernel.b
+        for x, t in ((x_s, 0.4), (x_t, 0.7)):
+            tau = float(NOISE.sigma(time(t)) ** 2)
+            level = a / (a + b)
+            share = level + (sticks.share[0] - level) * torch.exp(-(a + b) * tau / 2)
+            share = torch.where(sticks.known[0], share, level)
+            expected = join_sticks(share[None])[0]
+            assert float(x.min()) > 0
+            torch.testing.assert_close(x.sum(1), torch.ones(8000).double())
+            assert bool(((x.mean(0) - expected).abs() < 4.5 * x.std(0) / math.sqrt(8000)).all())
+        assert torch.equal(process.diffuse(x_0, time(CLEAN), Generator(0)), x_0)
+
+    @pytest.mark.parametrize("start", [[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]])
+    def test_density_integrates_to_one(self, start: list[float]) -> None:
+        """Over the triangle of the first two probabilities, by the angles of the shares."""
+        angle = (torch.arange(250, dtype=torch.float64) + 0.5) / 250 * math.pi
+        v = torch.cartesian_prod(torch.sin(angle / 2).square(), torch.sin(angle / 2).square())
+        x = join_sticks(v)
+        cell = (math.pi / 250) ** 2 * (v * (1 - v)).sqrt().prod(1) * (1 - v[:, 0])
+        x_0 = torch.tensor([start]).double().expand_as(x)
+        mass = (simplex(x).log_prob(x, x_0, time(0.4)).exp() * cell).sum()
+        assert float(mass) == pytest.approx(1, abs=1e-3)
+
+    def test_oracle_is_the_score_less_that_of_the_law(self) -> None:
+        x_0 = torch.tensor([[0.2, 0.5, 0.3]]).double().expand(50, 3)
+        process = simplex(x_0)
+        x = process.diffuse(x_0, time(0.4), Generator(0))
+        v = break_sticks(x).share.requires_grad_()
+        gap = process.log_prob(join_sticks(v), x_0, time(0.4)) - process.prior_log_prob(
+            join_sticks(v)
+        )
+        (slope,) = torch.autograd.grad(gap.sum(), v)
+        tau = float(NOISE.sigma(time(0.4)) ** 2)
+        expected = (tau * v * (1 - v) * slope).detach()
+        torch.testing.assert_close(process.oracle(x_0, x, time(0.4)).value, expected)
+        clean = process.log_prob(x_0, x, time(CLEAN))
+        assert bool(clean.isneginf().all())
+        assert not process.log_prob(x, x, time(CLEAN)).any()
+
+    @pytest.mark.parametrize(("eta", "rows"), [(1.0, 8000), (0.0, 8000)])
+    def test_error_of_undoing_falls_with_the_step(self, eta: float, rows: int) -> None:
+        """Oracle steps from t to s: the mean and the spread of the shares at s."""
+        x_0 = torch.tensor([[0.2, 0.5, 0.3]]).double().expand(rows, 3)
+        process = simplex(x_0)
+        truth = process.diffuse(x_0, time(0.3), Generator(0))
+        errors = []
+        for steps in (2, 16):
+            x = process.diffuse(x_0, time(0.7), Generator(1))
+            times = torch.linspace(0.7, 0.3, steps + 1, dtype=torch.float64)
+            for t, step in zip(times, process.plan(times, eta), strict=False):
+                x = process.step(x, process.oracle(x_0, x, t), step, Generator(int(1e4 * t)))
+            assert float(x.min()) > 0
+            gap = torch.stack([x.mean(0) - truth.mean(0), x.std(0) - truth.std(0)])
+            errors.append(float(gap.abs().max()))
+        assert errors[1] < 0.012
+        assert errors[1] < errors[0]
+
+    @pytest.mark.parametrize("sampler", [DDPM, DDIM])
+    def test_exact_denoiser_returns_the_corners_in_proportion(self, sampler) -> None:
+        """Classes as corners of the simplex; no violations."""
+        weights = torch.tensor([0.5, 0.2, 0.3])
+        process = Product({"x": Jacobi(NOISE, 3, C)})
+        denoiser = ExactDenoiser(process, Batch.of(torch.eye(3)), weights)
+        rows = 600
+        drawn = sampler(denoiser, UniformTime(40)).sample(
+            Batch.of(process.empty({"x": rows})), Generator(0)
+        )["x"]
+        assert float(drawn.min()) >= 0
+        torch.testing.assert_close(drawn.sum(1), torch.ones(rows))
+        assert float((drawn.amax(1) > 0.9).double().mean()) > 0.97
+        share = torch.bincount(drawn.argmax(1), minlength=3) / rows
+        assert bool(
+            ((share - weights).abs() < 4 * (weights * (1 - weights) / rows).sqrt() + 0.02).all()
+        )
+
+    def test_given_rows_stay(self) -> None:
+        x = torch.distributions.Dirichlet(C).sample((4,))
+        held = torch.tensor([True, False, True, False])
+        batch = Batch({"x": x}, {"x": Layout.regular(4)}, given={"x": held})
+        process = Jacobi(NOISE, 3, C).bind(batch)
+        t = process.times(time(0.6))
+        x_t = process.diffuse(x, t, Generator(0))
+        assert (x_t == x).all(1).tolist() == held.tolist()
+        assert torch.equal(process.prior(Generator(1))[held], x[held])
+        oracle = process.oracle(x, x_t, t)
+        assert not oracle.value[held].any()
+        (step,) = process.plan(grid(0.6, 0.4), 0.0)
+        assert torch.equal(process.step(x_t, oracle, step, Silent())[held], x[held])
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((NOISE, 1), "classes must be at least 2, got 1"),
+            ((Linear(), 3), "alpha = 1"),
+            ((NOISE, 3, torch.ones(2)), "concentration must be .3,. and positive"),
+        ],
+    )
+    def test_refusals(self, arguments, message) -> None:
+        with pytest.raises(ValueError, match=message):
+            Jacobi(*arguments)
