@@ -279,7 +279,8 @@ def test_a_flow_on_the_circle_is_fitted_and_drawn():
     process = GeodesicFlow(Torus(1))
     denoiser = fit(data, process, Network(), steps=600, learning_rate=1e-2, objective=aim)
     drawn = sample(denoiser, 1000, steps=20)
-    assert abs(float(drawn.mean()) - 1.0) < 0.15
-    assert 0.2 < float(drawn.std()) < 0.6
+    low, middle, high = drawn.flatten().quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+    assert abs(middle - 1.0) < 0.1
+    assert 0.3 < high - low < 0.6  # of the data 0.4
     near, far = log_prob(denoiser, torch.tensor([[1.0], [-2.0]])).total.tolist()
     assert near > far + 3
