@@ -112,7 +112,8 @@ class ImplicitScore(Objective):
         alpha, sigma, clock = process[name].schedule(times)
         factor = weight(clock.clamp(max=LIMIT)) * (sigma.square() / alpha).square()
         numbers = batch.layouts[name].size.clamp(min=1) * max(1, batch[name][:1].numel())
-        return (factor / numbers).to(error) * error
+        weighted: Tensor = (factor / numbers).to(error) * error
+        return weighted
 
 
 def check_scored(process: Process) -> None:

@@ -21,7 +21,7 @@ probability see, and there the score against w is zero.
 
 References:
     Dirichlet Diffusion Score Model for Biological Sequence Generation (Avdeyev et al., 2023),
-    section 3 and appendix A. https://arxiv.org/abs/2305.10699
+    section 3 and appendix. https://arxiv.org/abs/2305.10699
     A Second Course in Stochastic Processes (Karlin and Taylor, 1981), chapter 15, section 13.
     Exact Simulation of the Wright-Fisher Diffusion (Jenkins and Spano, 2017).
     https://arxiv.org/abs/1506.06998
@@ -84,7 +84,8 @@ class JacobiKernel:
         a, b = self.a.to(x.device), self.b.to(x.device)
         beta = torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
         x = x.double()
-        return torch.xlogy(a - 1, x) + torch.special.xlog1py(b - 1, -x) - beta
+        value: Tensor = torch.xlogy(a - 1, x) + torch.special.xlog1py(b - 1, -x) - beta
+        return value
 
     def log_ratio(self, y: Tensor, x: Tensor, tau: Tensor) -> Tensor:
         """log q_tau(x | y) / w(x), float64; not below log 1e-11.
@@ -183,7 +184,8 @@ class JacobiKernel:
             -bell.exp() * self._polynomials(many)[1] / (2 * self.rates.clamp(min=1e-9))[:, None]
         )
         terms[0] = torch.as_tensor(betainc(self.a.numpy(), self.b.numpy(), many.numpy()))
-        return terms.permute(2, 1, 0).contiguous()
+        table: Tensor = terms.permute(2, 1, 0).contiguous()
+        return table
 
 
 def _recurrence(a: Tensor, b: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,8 +39,8 @@ __all__ = [
 _Decomposition = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 _CLOSED = 3
-# A search for the worst triangular matrices, and the worst of spectrum [1, 3], found cosines between
-# columns of at most 0.2 after three sweeps and of rounding after four.
+# A search for the worst triangular matrices, and the worst of spectrum [1, 3], found cosines
+# between columns of at most 0.2 after three sweeps and of rounding after four.
 _SWEEPS = 4
 
 
@@ -127,13 +127,14 @@ def root_spectrum(b: Tensor) -> tuple[Tensor, Tensor]:
 def _jacobi(b: Tensor) -> tuple[Tensor, Tensor]:
     """Lengths and directions of the columns of b once rotations have made them orthogonal."""
     columns = list(b.unbind(1))
-    one, tiny = b.new_ones(()), torch.finfo(b.dtype).tiny
+    one = b.new_ones(())
     for _ in range(_SWEEPS):
         for i, j in combinations(range(len(columns)), 2):
             p, q = columns[i], columns[j]
-            ratio = ((q - p) * (q + p)).sum(0) / (2 * (p * q).sum(0) + tiny)
+            ratio = ((q - p) * (q + p)).sum(0) / (2 * (p * q).sum(0))
             length = torch.addcmul(one, ratio, ratio).sqrt()
-            tangent = (ratio + length.copysign(ratio)).reciprocal()
+            # 0 / 0 are columns that need no turn.
+            tangent = (ratio + length.copysign(ratio)).reciprocal().nan_to_num(0.0)
             cosine = torch.addcmul(one, tangent, tangent).rsqrt()
             sine = tangent * cosine
             columns[i] = torch.addcmul(cosine * p, sine, q, value=-1)

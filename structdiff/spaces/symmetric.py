@@ -10,7 +10,8 @@ E' = V^T E V and H' = V^T H V,
 whose divided differences divide by no gap. Both are their own adjoints, so that they are what
 backward passes compute, once and twice; a third derivative is refused.
 
-Functions of positive definite matrices take a root: a lower triangular B with A = B B^T. With eps the rounding of the dtype, relative errors are of the order of eps times
+Functions of positive definite matrices take a root: a lower triangular B with A = B B^T. With eps
+the rounding of the dtype, errors relative to the largest entry are of the order of eps times
 
     exp(A): the norm of A;    log(B B^T), roots: cond(B) = cond(A)^{1/2},
 
@@ -74,7 +75,7 @@ def logarithm(x: Tensor) -> Tensor:
     Example:
         >>> logarithm(torch.eye(2)[None])
         tensor([[[0., 0.],
-                 [0., 0.]]]])
+                 [0., 0.]]])
     """
     return outward(log_of(cholesky(symmetric(inward(x)))))
 
@@ -85,7 +86,7 @@ def square_root(x: Tensor) -> Tensor:
     Example:
         >>> square_root(4 * torch.eye(2)[None])
         tensor([[[2., 0.],
-                 [0., 2.]]]])
+                 [0., 2.]]])
     """
     return outward(_of_root(cholesky(symmetric(inward(x))), ROOT))
 
@@ -96,7 +97,7 @@ def inverse_square_root(x: Tensor) -> Tensor:
     Example:
         >>> inverse_square_root(4 * torch.eye(2)[None])
         tensor([[[0.5000, 0.0000],
-                 [0.0000, 0.5000]]]])
+                 [0.0000, 0.5000]]])
     """
     return outward(inverse_root_of(cholesky(symmetric(inward(x)))))
 

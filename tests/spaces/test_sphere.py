@@ -79,9 +79,7 @@ def test_short_vectors_keep_their_digits(dimension: int, dtype: torch.dtype) -> 
 
 @dimensions
 @precisions
-def test_opposite_points_have_the_documented_logarithm(
-    dimension: int, dtype: torch.dtype
-) -> None:
+def test_opposite_points_have_the_documented_logarithm(dimension: int, dtype: torch.dtype) -> None:
     space, x = Sphere(dimension), points(dimension, 20, dtype=dtype)
     x[0] = space.origin(dtype, "cpu")
     x[1] = -x[0]
@@ -115,7 +113,7 @@ def test_second_derivatives_are_finite_and_right_at_coincidence(
         y = space.exp(x, gap * basis[:1]).requires_grad_()
         (grad,) = torch.autograd.grad(space.distance(x, y).sum(), y)
         length = space.to_tangent(y.detach(), grad).norm().item()
-        assert abs(length - 1) < 100 * torch.finfo(dtype).eps / gap
+        assert abs(length - 1) < 100 * torch.finfo(dtype).eps / math.sin(gap)
 
 
 @dimensions
@@ -153,9 +151,8 @@ def test_isometries_are_orthogonal_and_uniform(dimension: int) -> None:
     close(space.distance(move(x), move(y)), space.distance(x, y), 1e-13)
     close(space.exp(move(x), move(space.log(x, y))), move(y), 1e-13)
     start = space.origin(torch.float64, "cpu")[None]
-    moves = [space.isometry(Generator(s), torch.float64, "cpu")(start) for s in range(400)]
-    mean = torch.cat(moves).mean(0)
-    assert mean.norm() < 4 / math.sqrt(400)
+    moves = [space.isometry(Generator(s), torch.float64, "cpu")(start) for s in range(100)]
+    assert torch.cat(moves).mean(0).norm() < 3 / math.sqrt(100)
 
 
 @dimensions
