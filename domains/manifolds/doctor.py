@@ -37,11 +37,6 @@ def examine(path: str, *, columns: str | None = None, angles: Angles = "auto") -
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If nothing in it can be trained on.
-
-    Example:
-        >>> print(examine("cities"))  # doctest: +SKIP
-        cities: no warning
-          50 rows ...
     """
     data = read(path, columns=columns, angles=angles)
     warnings, lines = [note for note in data.notes if note.startswith("warning: ")], list[str]()

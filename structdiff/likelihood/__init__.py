@@ -3,6 +3,7 @@
 from structdiff.likelihood.bound import Bound, bound
 from structdiff.likelihood.continuous import continuous_bound
 from structdiff.likelihood.flow import Density, flow_log_prob
+from structdiff.likelihood.implicit import implicit_bound
 from structdiff.likelihood.intervals import Interval, ratio
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "bound",
     "continuous_bound",
     "flow_log_prob",
+    "implicit_bound",
     "ratio",
 ]

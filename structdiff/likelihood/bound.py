@@ -43,7 +43,8 @@ class Bound:
     of a draw share the steps that were looked at.
 
     Arguments:
-        prior: KL of q(x_1 | x_0) from the prior, by leaf, `(samples,)`.
+        prior: KL of q(x_1 | x_0) from the prior, by leaf, `(samples,)`; of `implicit_bound` the
+            cross-entropy.
         divergence: Sum of the KL terms, likewise.
         reconstruction: Term of the last step, likewise.
         draws: The last two together in each Monte-Carlo draw, `(draws, samples)`.

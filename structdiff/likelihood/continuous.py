@@ -99,7 +99,7 @@ def _one_draw(
     step: int,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The integral at one time a sample and the reconstruction, by leaf and sample."""
-    time = _spaced(batch, law, random.scoped(step=step)).to(batch.device)
+    time = spaced(batch, law, random.scoped(step=step)).to(batch.device)
     rows = {name: layout.spread(time) for name, layout in batch.layouts.items()}
     t, x_t, estimate = look(denoiser, process, batch, rows, random.scoped(step=step + 1))
     rate = per_sample(process.divergence_rate(estimate, batch.leaves, x_t, t), batch)
@@ -109,7 +109,7 @@ def _one_draw(
     return integral, per_sample(process.reconstruction(estimate, batch.leaves, x_t, t), batch)
 
 
-def _spaced(batch: Batch, law: TimeDistribution, random: Randomness) -> Tensor:
+def spaced(batch: Batch, law: TimeDistribution, random: Randomness) -> Tensor:
     """Times, `(samples,)`, each drawn from the law, together evenly spaced in its quantiles."""
     part = batch.part or Part(0, 1, batch.samples)
     shift = random.uniform((1,), torch.float64, "cpu")

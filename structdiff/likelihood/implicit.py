@@ -36,7 +36,7 @@ from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
 from structdiff.divergence import Divergence, ExactDivergence
 from structdiff.likelihood.bound import Bound, per_sample
-from structdiff.likelihood.continuous import _spaced as spaced
+from structdiff.likelihood.continuous import spaced
 from structdiff.objectives import TimeDistribution, UniformTimes
 from structdiff.processes import Markov, Scored
 from structdiff.processes.leaf import sum_event

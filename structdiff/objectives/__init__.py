@@ -10,6 +10,7 @@ from structdiff.objectives.hiding import (
     random_leaves,
     random_rows,
 )
+from structdiff.objectives.implicit import ImplicitScore
 from structdiff.objectives.orders import OrderAgnostic
 from structdiff.objectives.prefix import hold_prefix, prefix_rows
 from structdiff.objectives.times import (
@@ -40,6 +41,7 @@ __all__ = [
     "EDM",
     "EndToEnd",
     "GivenRows",
+    "ImplicitScore",
     "InverseSigma",
     "LogUniformTimes",
     "MinSNR",

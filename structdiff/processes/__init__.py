@@ -17,6 +17,8 @@ from structdiff.processes.categorical import Categorical
 from structdiff.processes.coupling import optimal_transport
 from structdiff.processes.flow import GeodesicFlow
 from structdiff.processes.gaussian import Gaussian
+from structdiff.processes.jacobi import Jacobi
+from structdiff.processes.langevin import Langevin
 from structdiff.processes.product import Product
 from structdiff.processes.transitions import (
     Grid,
@@ -47,6 +49,8 @@ __all__ = [
     "Gaussian",
     "GeodesicFlow",
     "Grid",
+    "Jacobi",
+    "Langevin",
     "MaskAndReplace",
     "Markov",
     "Ordinal",

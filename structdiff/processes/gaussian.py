@@ -200,7 +200,8 @@ class Gaussian(Leaf, Tractable, Scored):
     def score(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
         """(alpha x_0 - x_t) / sigma^2 at the estimate of x_0."""
         level = self.level(t, x_t)
-        return self.tangent(x_t, (level.alpha * estimate.value - x_t) / level.sigma**2)
+        sigma = torch.where(level.sigma > 0, level.sigma, 1.0)  # clean entries have no score
+        return self.tangent(x_t, (level.alpha * estimate.value - x_t) / sigma**2)
 
     def mean(self, estimates: Estimate, weights: Tensor, rows: Tensor) -> Estimate:
         """Weighted mean of the points."""

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Hyperbolic", "HyperbolicModel", "PoincareBall", "from_ball", "to_ball"]
 
-_SHORT = 16  # coordinates, above which rows are left as they are
+_SHORT = 10  # coordinates, above which rows are left as they are
 _MARGIN = 4  # of the ball, in roundings
 
 

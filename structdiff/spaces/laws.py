@@ -186,10 +186,11 @@ class WrappedNormal(Law):
 
     def score(self, x: Tensor) -> Tensor:
         """By differentiation along exp_x."""
+        again = x.requires_grad and torch.is_grad_enabled()
         with torch.enable_grad():
             v = x.new_zeros(len(x), *self.manifold.tangent).requires_grad_()
-            total = self.log_prob(self.manifold.exp(x.detach(), v)).sum()
-            (slope,) = torch.autograd.grad(total, v)
+            total = self.log_prob(self.manifold.exp(x if again else x.detach(), v)).sum()
+            (slope,) = torch.autograd.grad(total, v, create_graph=again)
         return self.manifold.to_tangent(x, slope)
 
 

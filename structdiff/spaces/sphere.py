@@ -223,7 +223,7 @@ class Sphere(HeatKernel):
         return _join([rise * p for p in way.chord])
 
     def entropy_gap(self, tau: Tensor) -> Tensor:
-        """KL of the heat kernel from the uniform law, by the midpoint rule in theta."""
+        """KL of the heat kernel from the uniform law, by Gauss's rule in theta."""
         if self.dimension == 1:
             return _CIRCLE.entropy_gap(tau)
         return entropy(self.dimension, tau.double()).to(tau.dtype)

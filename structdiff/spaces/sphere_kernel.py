@@ -10,10 +10,10 @@ With c = cos(theta), nu = (n - 1) / 2, V the volume and C_l^nu Gegenbauer's poly
 
 along a curve that comes from +infinity, goes round all the zeros (2 pi k +- theta)^2 of D and
 returns: around the first zero it gives the flat kernel, around the others the images. (2) obeys
-K_{n+2} = exp(n tau / 2) / (2 pi) dK_n / dc, and is the theta function's derivative for odd n and its
-half-integral one for even n. In omega = theta^2 - 2 tau z the integrand is exp(z) D^{-nu} up to a
-factor, and has one saddle on the real axis, z = nu for small tau. The curve crosses the axis there
-(at the saddle of nu = 5 where nu is smaller) along a parabola close to steepest descent, where
+K_{n+2} = exp(n tau / 2) / (2 pi) dK_n / dc: it is a derivative of the theta function for odd n and
+a half-integral one for even n. In omega = theta^2 - 2 tau z the integrand is exp(z) D^{-nu} up to
+a factor, and has one saddle on the real axis, z = nu for small tau. The curve crosses the axis there
+(at that of a larger nu where nu is below 5) along a parabola close to steepest descent, where
 nothing cancels: the midpoint rule with 20 nodes in the upper half serves every angle and every
 tau below T = 2 log(n + 1) / n. Above it the terms of (1) do not cancel.
 
@@ -30,8 +30,10 @@ References:
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,7 +47,7 @@ _LOW = 5.0
 _BEND = 0.36
 _NEWTON = 6
 _SMALL = 1e-2
-_GRID = 256
+_GRID = 128
 
 
 class Angle(NamedTuple):
@@ -119,7 +121,7 @@ class Curve(NamedTuple):
 
 
 def _contour(dimension: int, angle: Angle, tau: Tensor) -> tuple[Tensor, Tensor]:
-    """By (2). Only D carries gradients in the points: the integral does not depend on the curve."""
+    """By (2). The integral does not depend on the curve, so D alone carries gradients in c."""
     nu = (dimension - 1) / 2
     curve = _curve(nu, angle, tau.detach())
     t = (torch.arange(_NODES, dtype=tau.dtype, device=tau.device)[:, None] + 0.5) * _END / _NODES
@@ -150,7 +152,7 @@ def _difference(angle: Angle, curve: Curve, tau: Tensor, z: Tensor) -> tuple[Ten
 @torch.no_grad()
 def _curve(nu: float, angle: Angle, tau: Tensor) -> Curve:
     """The saddle in z, nu dD / dz = D, by Newton's method."""
-    nu = max(nu, _LOW)
+    nu = max(nu, min(nu + _LOW / 2, _LOW))
     gap = angle.gap
     acute = torch.atan2((gap * (2 - gap)).sqrt(), 1 - gap)
     theta = choose(angle.behind, math.pi - acute, acute)
@@ -184,18 +186,22 @@ _FALL = [(-1) ** n * (2 * n + 2) / math.factorial(2 * n + 3) for n in range(5)]
 
 
 def entropy(dimension: int, tau: Tensor) -> Tensor:
-    """The integral of K log(V K), by the midpoint rule in theta.
-
-    The integrand is even about 0 and about pi, so the rule converges exponentially.
-    """
-    reach = math.sqrt(dimension) + 9
-    end = (reach * tau.reshape(-1).sqrt()).clamp(max=math.pi)
-    node = (torch.arange(_GRID, dtype=tau.dtype, device=tau.device)[:, None] + 0.5) / _GRID
-    theta = (end * node).reshape(-1)
+    """The integral of K log(V K) over theta, by Gauss's rule."""
+    node, weight = (torch.tensor(a).to(tau) for a in _gauss())
+    end = ((math.sqrt(dimension) + 9) * tau.reshape(-1).sqrt()).clamp(max=math.pi)
+    theta = (end * node[:, None]).reshape(-1)
     behind = mask_of(theta - math.pi / 2)
     acute = choose(behind, math.pi - theta, theta)
     angle = Angle(2 * torch.sin(acute / 2).square(), behind)
-    log_k, _ = kernel_of(dimension, angle, tau.reshape(1, -1).expand(_GRID, -1).reshape(-1))
+    times = tau.reshape(1, -1).expand(_GRID, -1).reshape(-1)
+    log_k, _ = kernel_of(dimension, angle, times)
     circle = log_volume(dimension - 1) + (dimension - 1) * torch.sin(acute).log()
     gap = torch.exp(log_k + circle) * (log_k + log_volume(dimension))
-    return (gap.reshape(_GRID, -1).mean(0) * end).reshape(tau.shape)
+    return (weight @ gap.reshape(_GRID, -1) * end).reshape(tau.shape)
+
+
+@lru_cache(maxsize=1)
+def _gauss() -> tuple[list[float], list[float]]:
+    """Nodes and weights on [0, 1]."""
+    node, weight = np.polynomial.legendre.leggauss(_GRID)
+    return ((node + 1) / 2).tolist(), (weight / 2).tolist()
