@@ -205,8 +205,10 @@ class Torus(Kind):
 
 def wrapped(angles: Floats) -> Floats:
     """Angles modulo 2 pi in [-pi, pi), unchanged where they are there already."""
+    inside = (angles >= -np.pi) & (angles < np.pi)
     turned = angles - 2 * np.pi * np.floor((angles + np.pi) / (2 * np.pi))
-    return np.where(turned < np.pi, turned, -np.pi)
+    rounded = (turned < -np.pi) | (turned >= np.pi)
+    return np.where(inside, angles, np.where(rounded, -np.pi, turned))
 
 
 class Simplex(AsItIs):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from structdiff.artifacts import Job, Made, Part, partition, piecewise
+from structdiff import runs
+from structdiff.artifacts import Job, Part
 from structdiff.domains.text.output import check_free, encode, escape, write
 from structdiff.domains.text.request import Request
 from structdiff.domains.text.run import Run
-from structdiff.runs import Progress, circumstances, model_checksum, stoppable
+from structdiff.runs import circumstances, drawn_of, model_checksum
 
 __all__ = ["collect", "fill", "sample"]
 
@@ -71,30 +72,19 @@ def collect(run: Run, asked: Request) -> list[str]:
         ValueError: If memory runs out for one text alone.
         Stopped: If a signal asked to stop.
     """
-    drawn = list[str]()
 
-    def word() -> str:
-        done = len(drawn)
-        return f"stopped after {done:,} texts, nothing is written; only a folder can go on"
+    def make(part: Part, done: Callable[[float], None]) -> list[str]:
+        return run.draw(asked, part, done=done)
 
-    texts = len(asked.counts)
-    with stoppable(word), Progress(texts, unit="text") as bar:
-
-        def make(part: Part) -> list[str]:
-            return run.draw(asked, part, done=bar.walk(part))
-
-        for _, made in piecewise(partition(texts, run.config.sampler.batch_size), make):
-            drawn.extend(made)
-            bar.settle(len(made))
-    return drawn
+    size = run.config.sampler.batch_size
+    drawn = runs.collect(make, len(asked.counts), size, unit="text")
+    return [text for part in drawn for text in part]
 
 
 def fill(
     run: Run, known: Request, asked: Mapping[str, Any], path: Path, *, overwrite: bool
 ) -> Job:
-    """Draw into a folder, a .txt file per batch.
-
-    A folder in which the same was begun is gone on with; it ends as it would have without a stop.
+    """Draw into a folder, a .txt file per batch; see `structdiff.runs.fill`.
 
     Arguments:
         run: The model.
@@ -102,43 +92,26 @@ def fill(
         asked: The same in the words of who asked, for the record.
         path: The folder.
         overwrite: Whether a job that was asked otherwise is replaced.
-
-    Raises:
-        ValueError: If the folder holds something else, or memory runs out for one text alone.
-        Stopped: If a signal asked to stop.
-        OSError: If a file cannot be written.
     """
     texts = len(known.counts)
-    job = Job(
+
+    def make(part: Part, done: Callable[[float], None]) -> bytes:
+        return encode(".txt", run.draw(known, part, done=done))
+
+    job = runs.fill(
+        make,
+        texts,
+        run.config.sampler.batch_size,
         path,
-        _describe(run, texts, asked),
-        stem="texts",
+        asked=_describe(run, texts, asked),
         about=circumstances(run.folder, run.device),
+        suffix=".txt",
+        unit="text",
         overwrite=overwrite,
     )
-    if job.lost:
-        print(f"missing or changed, drawn again: {', '.join(job.lost)}")
-    if job.done:
-        print(f"{path} goes on after {_drawn(job):,} texts drawn")
-
-    def word() -> str:
-        return f"stopped after {_drawn(job):,} texts; run the same command to go on in {path}"
-
-    with stoppable(word), Progress(texts, unit="text", settled=_drawn(job)) as bar:
-
-        def make(part: Part) -> Made:
-            drawn = run.draw(known, part, done=bar.walk(part))
-            bar.settle(len(drawn))
-            return Made({".txt": encode(".txt", drawn)}, {"drawn": len(drawn)})
-
-        job.run(partition(texts, run.config.sampler.batch_size), make)
     shards = f"{len(job.records()):,} shards, one text a line"
-    print(f"{_drawn(job):,} texts written to {path}, {shards}")
+    print(f"{drawn_of(job):,} texts written to {path}, {shards}")
     return job
-
-
-def _drawn(job: Job) -> int:
-    return sum(record.counts["drawn"] for record in job.records())
 
 
 def _describe(run: Run, texts: int, asked: Mapping[str, Any]) -> dict[str, Any]:

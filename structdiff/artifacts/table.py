@@ -10,7 +10,7 @@ from pathlib import Path
 
 from structdiff.artifacts.store import write_atomic
 
-__all__ = ["Cell", "check_table", "facts_of", "write_csv"]
+__all__ = ["Cell", "check_table", "csv_text", "facts_of", "write_csv"]
 
 Cell = str | int | float
 
@@ -27,6 +27,23 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Cell]], *, digits: int 
         ValueError: If the lengths differ.
         OSError: If the file cannot be written.
     """
+    write_atomic(path, csv_text(columns, digits=digits).encode())
+
+
+def csv_text(columns: Mapping[str, Sequence[Cell]], *, digits: int = 8) -> str:
+    r"""Columns of equal length as the text of a CSV file.
+
+    Arguments:
+        columns: Name to the cells, from the left.
+        digits: Significant digits of floats; NaN is an empty cell.
+
+    Raises:
+        ValueError: If the lengths differ.
+
+    Example:
+        >>> csv_text({"name": ["a"], "value": [0.5]})
+        'name,value\na,0.5\n'
+    """
     if len({len(column) for column in columns.values()}) > 1:
         lengths = {name: len(column) for name, column in columns.items()}
         msg = f"columns must have one length, got {lengths}"
@@ -37,7 +54,7 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Cell]], *, digits: int 
     table.writerows(
         [_text(cell, digits) for cell in row] for row in zip(*columns.values(), strict=True)
     )
-    write_atomic(path, text.getvalue().encode())
+    return text.getvalue()
 
 
 def facts_of(path: Path) -> Path:

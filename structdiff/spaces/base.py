@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
     from structdiff.random import Randomness
 
-__all__ = ["Belonging", "Compact", "Framed", "HeatKernel", "Isometry", "Manifold", "check_points", "judge"]
+__all__ = [
+    "Belonging",
+    "Compact",
+    "Framed",
+    "HeatKernel",
+    "Isometry",
+    "Manifold",
+    "check_points",
+    "judge",
+]
 
 Isometry = Callable[["Tensor"], "Tensor"]
 """A map of points `(rows, *point)` that keeps distances; differentiable."""
@@ -217,5 +226,6 @@ def judge(off: Tensor, tolerance: float, what: str, cure: str) -> Belonging:
         return Belonging(inside, None)
     row = int((~inside).nonzero()[0, 0])
     return Belonging(
-        inside, f"row {row}: {what} {float(off[row]):.3g}, at most {tolerance:g} is allowed: {cure}"
+        inside,
+        f"row {row}: {what} {float(off[row]):.3g}, at most {tolerance:g} is allowed: {cure}",
     )

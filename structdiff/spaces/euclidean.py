@@ -80,7 +80,9 @@ class Euclidean(Framed):
     def belongs(self, x: Tensor, tolerance: float = 1e-4) -> Belonging:
         """All finite tensors are points."""
         check_points(self, x)
-        off = torch.where(torch.isfinite(x), 0.0, torch.inf).reshape(len(x), -1).amax(1)
+        off = (
+            torch.where(torch.isfinite(x), 0.0, torch.inf).reshape(len(x), self.dimension).amax(1)
+        )
         return judge(off, tolerance, "numbers that are not finite: off by", "leave the row out")
 
     def isometry(
@@ -89,4 +91,4 @@ class Euclidean(Framed):
         """A random orthogonal map and a shift."""
         turn = torch.linalg.qr(random.normal((self.dimension,) * 2, dtype, device))[0]
         shift = random.normal((1, self.dimension), dtype, device)
-        return lambda x: (x.reshape(len(x), -1) @ turn.T + shift).reshape(x.shape)
+        return lambda x: (x.reshape(len(x), self.dimension) @ turn.T + shift).reshape(x.shape)

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     from structdiff.random import Randomness
 
-__all__ = ["CompactProduct", "HeatProduct", "Product", "product"]
+__all__ = ["CompactProduct", "HeatProduct", "ProductSpace", "product"]
 
 
-def product(*spaces: Manifold) -> Product:
+def product(*spaces: Manifold) -> ProductSpace:
     """The product of manifolds: points `(rows, sum of sizes)`.
 
     Arguments:
@@ -58,10 +58,10 @@ def product(*spaces: Manifold) -> Product:
     if len(kernels) == len(spaces):
         return HeatProduct(*kernels)
     compact = [space for space in spaces if isinstance(space, Compact)]
-    return CompactProduct(*compact) if len(compact) == len(spaces) else Product(*spaces)
+    return CompactProduct(*compact) if len(compact) == len(spaces) else ProductSpace(*spaces)
 
 
-class Product(Manifold):
+class ProductSpace(Manifold):
     """Points of several manifolds side by side; made by `product`.
 
     Arguments:
@@ -172,7 +172,7 @@ class Product(Manifold):
         return move
 
 
-class CompactProduct(Product, Compact):
+class CompactProduct(ProductSpace, Compact):
     """A product of compact manifolds; made by `product`.
 
     Arguments:

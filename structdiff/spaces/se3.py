@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from structdiff.spaces.euclidean import Euclidean
-from structdiff.spaces.products import Product
+from structdiff.spaces.products import ProductSpace
 from structdiff.spaces.so3 import SO3
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["SE3"]
 
 
-class SE3(Product):
+class SE3(ProductSpace):
     """Rotations and translations, `(rows, 12)`: nine entries of the matrix, then the vector.
 
     Tangent vectors are `(rows, 6)`: the rotation's in the body frame, then the translation's.

@@ -97,9 +97,12 @@ class SO3(Framed, HeatKernel):
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         """The rotation `x expm([v]_x)`."""
-        turn = matrix(*half_turn(v))
-        start = entries(x)
-        return assemble([[dot(row, column(turn, j)) for j in range(3)] for row in start])
+        turn = torch.stack([entry for row in matrix(*half_turn(v)) for entry in row])
+        turn, start = turn.reshape(3, 3, len(v)), x.permute(1, 2, 0).contiguous()
+        end = start[:, 0, None] * turn[None, 0]
+        end = torch.addcmul(end, start[:, 1, None], turn[None, 1])
+        end = torch.addcmul(end, start[:, 2, None], turn[None, 2])
+        return end.permute(2, 0, 1).contiguous()
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
         """The vector of angle times axis of `x^T y`; its length is at most pi."""

@@ -35,6 +35,7 @@ from structdiff.spaces.base import (
     check_points,
     judge,
 )
+from structdiff.spaces.turns import across
 
 if TYPE_CHECKING:
     from structdiff.random import Randomness
@@ -45,6 +46,10 @@ _SWITCH = 1.5
 _DEGREE = 7
 _GRID = 128
 # pi less its nearest number of the dtype.
+_BELOW_PI = {
+    dtype: float(torch.nextafter(torch.tensor(math.pi, dtype=dtype), torch.zeros((), dtype=dtype)))
+    for dtype in (torch.float32, torch.float64)
+}
 _REST_OF_PI = {torch.float32: -8.742278000372475e-08, torch.float64: 1.2246467991473532e-16}
 
 
@@ -147,13 +152,13 @@ class Torus(Framed, HeatKernel):
 
     def log_kernel(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
         """Sum over coordinates of the logarithm of (1) or (2)."""
-        a = self.log(x, y).t().contiguous()
+        a = across(self.log(x, y))
         return _log_density(a, tau.to(x)).sum(0) - self.log_volume
 
     def score(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
         """Derivative of the logarithm of (1) or (2) in each coordinate."""
-        a = self.log(x, y).t().contiguous()
-        return _score(a, tau.to(x)).t().contiguous()
+        a = across(self.log(x, y))
+        return across(_score(a, tau.to(x)))
 
     def entropy_gap(self, tau: Tensor) -> Tensor:
         """The number of angles times the integral of k log(2 pi k), by the midpoint rule.
@@ -170,11 +175,11 @@ class Torus(Framed, HeatKernel):
 
 def _wrap(a: Tensor) -> Tensor:
     """`a` modulo 2 pi in [-pi, pi), unchanged where it is there already."""
-    a = torch.add(a, torch.round(a.detach() / (2 * math.pi)), alpha=-2 * math.pi)
-    # Rounding to the nearest leaves both ends, and numbers one rounding beyond them.
-    flat = a.detach()
-    beyond = (flat >= math.pi).to(a.dtype) - (flat < -math.pi).to(a.dtype)
-    return torch.add(a, beyond, alpha=-2 * math.pi)
+    turns = a.detach().add(math.pi).mul_(1 / (2 * math.pi)).floor_()
+    a = torch.add(a, turns, alpha=-2 * math.pi)
+    # Rounding leaves numbers one rounding beyond the ends; mended unseen by autograd, of slope 1.
+    a.detach().clamp_(-math.pi, _BELOW_PI.get(a.dtype, math.pi))
+    return a
 
 
 def _mask(x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 __all__ = [
     "Turn",
+    "across",
     "assemble",
     "choose",
     "column",
@@ -53,13 +54,21 @@ def assemble(m: Entries) -> Tensor:
 
 def components(v: Tensor) -> Triple:
     """The three components of `(rows, 3)`."""
-    a, b, c = v.t().contiguous().unbind(0)
+    a, b, c = across(v).unbind(0)
     return a, b, c
+
+
+def across(v: Tensor) -> Tensor:
+    """`(rows, n)` turned to `(n, rows)`, or back, in contiguous memory.
+
+    Through a view of three axes: torch copies a turned view of two axes three times more slowly.
+    """
+    return v[None].permute(2, 0, 1).contiguous()[:, 0]
 
 
 def stack(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """The inverse of `components`."""
-    return torch.stack([a, b, c]).t().contiguous()
+    return across(torch.stack([a, b, c]))
 
 
 def vector(scale: Tensor, v: Triple) -> Tensor:

@@ -27,13 +27,13 @@ def _packed(**arrays):
     return buffer.getvalue()
 
 
-def _header(shape, data=b"", kind="<f8"):
+def _header(shape, data=b"", kind="<f8", packing=zipfile.ZIP_STORED):
     """An npz whose array says that it has some shape."""
     head = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"
     head += " " * (117 - len(head)) + "\n"
     array = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode() + data
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w", packing) as archive:
         archive.writestr("x.npy", array)
     return buffer.getvalue()
 
@@ -63,6 +63,8 @@ FOREIGN = [
     ("a shape of terabytes", _header((10**7, 10**7)), "larger than 134,217,728 numbers"),
     ("a shape below 0", _header((-3, 2)), "cannot read"),
     ("a shape it has not", _header((30, 2, 2), bytes(40)), r"says it has shape \(30, 2, 2\)"),
+    ("far too much in few bytes",
+        _header((1000, 1000), bytes(8_000_000), packing=zipfile.ZIP_BZIP2), "says it has 8000128 bytes in"),
     ("a type it has not", _header((3,), bytes(24), "<x8"), "cannot read"),
 ]  # fmt: skip
 

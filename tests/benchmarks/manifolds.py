@@ -86,7 +86,7 @@ SETS: dict[str, dict[str, Any]] = {
     },
 }
 OCTAVES = {"rna": 8.0, "earthquake": 9.0, "flood": 8.0, "fire": 10.0, "volcano": 10.0}
-STEPS = {"rna": 2400, "earthquake": 2400, "flood": 700, "fire": 4200, "volcano": 400}
+STEPS = {"rna": 2200, "earthquake": 2400, "flood": 700, "fire": 3600, "volcano": 300}
 RATES = {"fire": 2e-3}
 BARS = {"rna": -4.5, "fire": -1.80}
 BELOW_KDE = {"earthquake": 0.05, "flood": 0.05}
@@ -189,12 +189,12 @@ class Validation:
         (leaf,) = data.codec.leaves
         self.space: Any = data.codec.spaces[leaf.name]
         self.points = data.validation.leaves[leaf.name][: CHECKED[leaf.space]]
-        self.path, self.spent = folder.path / "best.safetensors", 0.0
+        self.path, self.noise, self.spent = folder.path / "best.safetensors", noise, 0.0
 
     def __call__(self, denoiser: Denoiser) -> dict[str, float]:
         """The mean of -log density, and its error."""
         began = time.process_time()
-        total = log_density(denoiser, self.space, self.points, self.noise, 16)  # type: ignore[arg-type]
+        total = log_density(denoiser, self.space, self.points, self.noise, 12)  # type: ignore[arg-type]
         value, error = float(-total.mean()), float(total.std() / math.sqrt(len(total)))
         least = float(load_tensors(self.path)[1]["nll"]) if self.path.exists() else math.inf
         if value < least:
@@ -205,7 +205,7 @@ class Validation:
     def best_noise(self, denoiser: NetworkDenoiser) -> dict[float, float]:
         """The mean of -log density at each noise."""
         return {
-            noise: float(-log_density(denoiser, self.space, self.points, noise, 16).mean())
+            noise: float(-log_density(denoiser, self.space, self.points, noise, 12).mean())
             for noise in NOISES
         }
 

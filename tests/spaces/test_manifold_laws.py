@@ -34,7 +34,8 @@ def points(space: HeatKernel, rows: int, seed: int = 0) -> Tensor:
 def vectors(space: HeatKernel, x: Tensor, length: float, seed: int = 1) -> Tensor:
     """Tangent vectors of the given length."""
     v = space.noise(x, Generator(seed))
-    return v * (length / space.norm2(v).sqrt()).reshape(-1, *(1,) * (v.ndim - 1))
+    v = v * (length / space.norm2(v).sqrt()).reshape(-1, *(1,) * (v.ndim - 1))
+    return space.to_tangent(x, v)  # scaling up also scales what rounding left across
 
 
 def around(space: HeatKernel, x: Tensor, c: Tensor) -> Tensor:

@@ -117,12 +117,22 @@ def test_special_rotations_are_written_and_read_again(name):
 
 
 def test_angles_are_wrapped():
-    below = np.nextafter(-np.pi, -4)  # its turn rounds to pi
-    rows = np.array([[np.pi], [-np.pi], [3 * np.pi], [below], [7.0], [-0.5]])
+    rows = np.array([[np.pi], [-np.pi], [3 * np.pi], [7.0], [-0.5]])
     points, _ = KINDS["torus"].read(rows)
-    expected = [-np.pi, -np.pi, -np.pi, -np.pi, 7 - 2 * np.pi, -0.5]
+    expected = [-np.pi, -np.pi, -np.pi, 7 - 2 * np.pi, -0.5]
     np.testing.assert_allclose(points[:, 0], expected, atol=1e-14)
+
+
+def test_angles_at_the_ends_of_the_range_stay_in_it():
+    ends = np.arange(-9, 10, 2)[:, None] * np.pi
+    rows = (ends + np.arange(-20, 21) * np.spacing(np.abs(ends))).reshape(-1, 1)
+    points, _ = KINDS["torus"].read(rows)
     assert ((points >= -np.pi) & (points < np.pi)).all()
+    np.testing.assert_allclose(np.cos(points), np.cos(rows), atol=1e-13)
+    np.testing.assert_allclose(np.sin(points), np.sin(rows), atol=1e-13)
+    inside = (rows >= -np.pi) & (rows < np.pi)
+    assert inside.any()
+    assert (points[inside] == rows[inside]).all()
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,12 @@ def test_blocks_are_read_one_after_the_other(tmp_path, monkeypatch):
     assert table.number.tolist() == list(range(2, 2 + 3 * 40, 3))
 
 
+@pytest.mark.parametrize("gap", ["", '"'])
+def test_words_have_no_blanks_around(tmp_path, gap):
+    path = write(tmp_path, f"a,b\n1, x y \n2,{gap}z{gap} \n")
+    assert TextTable(path).read(["a"], ["b"]).columns["b"].tolist() == ["x y", "z"]
+
+
 def test_two_columns_of_one_name_go_by_number(tmp_path):
     path = write(tmp_path, "lat,lat,lon\n1,2,3\n4,5,6\n")
     table = TextTable(path).read(["2", "lon"])
@@ -77,9 +83,10 @@ def test_two_columns_of_one_name_go_by_number(tmp_path):
 
 
 def test_decimal_commas_are_named(tmp_path):
-    path = write(tmp_path, "lat;lon\n1,5;2,5\n3,5;4,5\n")
-    with pytest.raises(ValueError, match="has no number in its first"):
-        read(path)
+    for header in ("lat;lon\n", ""):
+        path = write(tmp_path, header + "1,5;2,5\n3,5;4,5\n")
+        with pytest.raises(ValueError, match="has no number in its first"):
+            read(path)
     path = write(tmp_path, "lat;lon\n1;2\n3,5;4,5\n")
     with pytest.raises(ValueError, match="lat = '3,5'; write decimal points, not commas"):
         read(path, columns="lat,lon:sphere")
