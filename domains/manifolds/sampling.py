@@ -56,8 +56,7 @@ def draw(
         if done is not None:
             done(step / steps)
 
-    drawn = walk.sample(batch, random, seen)
-    return batch.with_leaves(drawn)
+    return walk.sample(batch, random, seen)
 
 
 def _blank(denoiser: Denoiser, asked: Request, part: Part, device: torch.device) -> Batch:

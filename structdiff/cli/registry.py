@@ -19,6 +19,11 @@ class Domain:
 
 
 DOMAINS = {
+    "manifolds": Domain(
+        "structdiff.domains.manifolds",
+        "manifolds",
+        "points of spheres, tori, rotations, matrices: columns of numbers",
+    ),
     "molecules": Domain(
         "structdiff.domains.molecules", "molecules", "molecules in 3-D: positions x elements"
     ),

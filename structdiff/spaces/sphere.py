@@ -8,7 +8,7 @@ coordinates. With r = |v|, and theta in [0, pi] the angle between x and y,
     transport of v from x to y = v - <y, v> / (1 + cos(theta)) (x + y).
 
 u is computed from the shorter of y - x and y + x, so it keeps its digits near x and near -x.
-Vectors of up to 16 components are lists of their components, each a vector over rows: on a CPU
+Vectors of up to 4 components are lists of their components, each a vector over rows: on a CPU
 this is several times faster than sums over a short last axis. The heat kernel is described in
 `structdiff.spaces.sphere_kernel`.
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Sphere"]
 
 _SMALL = 1e-3
-_SHORT = 16
+_SHORT = 4
 
 Parts = list[Tensor]
 
@@ -87,27 +87,27 @@ class Sphere(HeatKernel):
         """The point cos(r) x + sin(r) / r v."""
         a, b = _split(x), _split(v)
         square = _dot(b, b)
-        small = mask_of(_SMALL - square)
-        r = choose(small, torch.ones_like(square), square).sqrt()
+        r, small = _root(square)
         along = choose(small, horner(square, _COS), torch.cos(r))
         aside = choose(small, horner(square, _SINC), torch.sin(r) / r)
         return _join([torch.addcmul(along * p, aside, q) for p, q in zip(a, b, strict=True)])
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
         """The vector theta / sin(theta) u; its length is at most pi."""
-        way = _way(_split(x), _split(y))
-        return _join([way.factor * p for p in way.direction])
+        start = _split(x)
+        arc = _arc(_way(start, _split(y)), start)
+        return _join([arc.factor * p for p in arc.direction])
 
     def transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """`v` turned with the plane of `x` and `y`; opposite points are joined as by `log`."""
         start, b = _split(x), _split(v)
-        way = _way(start, _split(y))
-        along = _dot(way.direction, b)
-        back = along * way.bend
+        arc = _arc(_way(start, _split(y)), start)
+        along = _dot(arc.direction, b)
+        down, back = -along * arc.inside, -along * arc.bend
         return _join(
             [
-                torch.addcmul(q - along * p * way.inside, back, u, value=-1)
-                for p, q, u in zip(start, b, way.direction, strict=True)
+                torch.addcmul(torch.addcmul(q, down, p), back, u)
+                for p, q, u in zip(start, b, arc.direction, strict=True)
             ]
         )
 
@@ -135,8 +135,7 @@ class Sphere(HeatKernel):
         """(n - 1) log |sin(r) / r|."""
         b = _split(v)
         square = _dot(b, b).reshape(len(x))
-        small = mask_of(_SMALL - square)
-        r = choose(small, torch.ones_like(square), square).sqrt()
+        r, small = _root(square)
         stretch = choose(small, horner(square, _SINC), torch.sin(r) / r)
         return (self.dimension - 1) * stretch.abs().log()
 
@@ -186,7 +185,11 @@ class Sphere(HeatKernel):
         return move
 
     def uniform(
-        self, rows: int, random: Randomness, dtype: torch.dtype, device: torch.device | str
+        self,
+        rows: int,
+        random: Randomness,
+        dtype: torch.dtype,
+        device: torch.device | str,
     ) -> Tensor:
         """Directions of standard normal vectors."""
         return self.project(random.normal((rows, self.dimension + 1), dtype, device))
@@ -218,8 +221,9 @@ class Sphere(HeatKernel):
             steep = _CIRCLE.score(torch.zeros_like(x[:, :1]), _signed(x, y), tau)
             return steep * torch.stack([-y[:, 1], y[:, 0]], 1)
         way = _way(_split(y), _split(x))
-        _, rise = kernel_of(self.dimension, way.angle, tau.to(way.angle.gap))
-        rise = rise.to(x.dtype).reshape(way.inside.shape)
+        angle = _angle(way)
+        _, rise = kernel_of(self.dimension, angle, tau.to(angle.gap))
+        rise = rise.to(x.dtype).reshape(way.gap.shape)
         return _join([rise * p for p in way.chord])
 
     def entropy_gap(self, tau: Tensor) -> Tensor:
@@ -242,41 +246,54 @@ def _signed(x: Tensor, y: Tensor) -> Tensor:
 
 
 class Way(NamedTuple):
-    """How to go from one point to another."""
+    """From one point to another."""
 
     chord: Parts  # u
-    direction: Parts  # u, at opposite points a unit vector instead
-    angle: Angle
+    gap: Tensor  # 1 - |cos theta|
+    side: Tensor  # the sign of cos theta
+    behind: Tensor  # 1 where that is negative
+
+
+class Arc(NamedTuple):
+    """The direction of a way, defined also between opposite points."""
+
+    direction: Parts
     factor: Tensor  # theta over the length of the direction
     bend: Tensor  # (1 - cos theta) over its square
     inside: Tensor  # 0 at opposite points, else 1
 
 
 def _way(x: Parts, y: Parts) -> Way:
-    """The vector u and the angle.
+    """The vector u and the angle."""
+    cosine = _dot(x, y)
+    side = torch.ones_like(cosine).copysign(cosine.detach())
+    step = [torch.addcmul(q, side, p, value=-1) for p, q in zip(x, y, strict=True)]
+    gap = _dot(step, step) / 2
+    lift = side * gap
+    chord = [torch.addcmul(w, lift, p) for w, p in zip(step, x, strict=True)]
+    return Way(chord, gap, side, mask_of(-side))
+
+
+def _angle(way: Way) -> Angle:
+    """The angle for the kernel, in float64."""
+    return Angle(way.gap.reshape(-1).double(), way.behind.reshape(-1).double())
+
+
+def _arc(way: Way, x: Parts) -> Arc:
+    """The direction and its lengths.
 
     At opposite points, up to rounding, the direction is the first vector of `frame(x)`.
     """
-    cosine = _dot(x, y)
-    side = torch.ones_like(cosine).copysign(cosine.detach())
-    gap = [torch.addcmul(q, side, p, value=-1) for p, q in zip(x, y, strict=True)]
-    half = _dot(gap, gap) / 2
-    lift = side * half
-    chord = [torch.addcmul(w, lift, p) for w, p in zip(gap, x, strict=True)]
-    sine2 = _dot(chord, chord)
-    behind = mask_of(-side)
-    lost = behind * mask_of((4 * torch.finfo(cosine.dtype).eps) ** 2 - sine2)
-    direction = _mend(chord, x, lost)
-    small = (1 - behind) * mask_of(_SMALL - sine2)
-    length2 = choose(small, torch.ones_like(sine2), _dot(direction, direction))
-    length = length2.sqrt()
-    near = side * cosine
-    acute = torch.atan2(length * (1 - lost), near)
-    theta = math.pi * behind + side * acute
-    factor = choose(small, horner(sine2, _ARCSINE), theta / length)
-    bend = choose(behind, (1 + near) / length2, 1 / (1 + near))
-    angle = Angle(half.reshape(-1).double(), behind.reshape(-1).double())
-    return Way(chord, direction, angle, factor, bend, 1 - lost)
+    gap, behind = way.gap, way.behind
+    lost = behind * mask_of(8 * torch.finfo(gap.dtype).eps ** 2 - gap)
+    sine2 = gap * (2 - gap)
+    sine, small = _root(sine2)
+    small = small * (1 - behind)
+    length = choose(behind, (sine2 + lost).clamp(min=1e-36).sqrt(), sine)
+    acute = torch.atan2(length * (1 - lost), 1 - gap)
+    factor = choose(small, horner(sine2, _ARCSINE), (math.pi * behind + way.side * acute) / length)
+    bend = choose(behind, (2 - gap) / length.square(), 1 / (2 - gap))
+    return Arc(_mend(way.chord, x, lost), factor, bend, 1 - lost)
 
 
 def _mend(chord: Parts, x: Parts, lost: Tensor) -> Parts:
@@ -287,15 +304,16 @@ def _mend(chord: Parts, x: Parts, lost: Tensor) -> Parts:
     mended = [torch.addcmul(u, share, p, value=-1) for u, p in zip(chord, x, strict=True)]
     if len(x) > 1:
         return [mended[0] - share * sign, mended[1] + lost, *mended[2:]]
-    rest = torch.zeros_like(x[0][:, 2:])
-    return [mended[0] + torch.cat([-share * sign, lost, rest], 1)]
+    (whole,) = mended
+    start = [whole[:, :1] - share * sign, whole[:, 1:2] + lost]
+    return [torch.cat([*start, whole[:, 2:]], 1)]
 
 
 # Arithmetic on components: a list of vectors over rows, or of one matrix where they are many.
 
 
 def _split(x: Tensor) -> Parts:
-    return list(x.unbind(1)) if x.shape[1] <= _SHORT else [x]
+    return [p.contiguous() for p in x.unbind(1)] if x.shape[1] <= _SHORT else [x]
 
 
 def _join(parts: Parts) -> Tensor:
@@ -309,6 +327,12 @@ def _dot(a: Parts, b: Parts) -> Tensor:
     for p, q in zip(a[1:], b[1:], strict=True):
         total = torch.addcmul(total, p, q)
     return total
+
+
+def _root(square: Tensor) -> tuple[Tensor, Tensor]:
+    """The root of `square`, and 1 where that is small and the root another number."""
+    raised = square.clamp(min=_SMALL)
+    return raised.sqrt(), (raised - square).detach().sign()
 
 
 _COS = [(-1) ** n / math.factorial(2 * n) for n in range(4)]

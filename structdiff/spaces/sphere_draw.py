@@ -98,7 +98,10 @@ def _chebyshev(x: Tensor, count: int) -> Tensor:
 def _table(dimension: int) -> tuple[float, float, Tensor]:
     """The range of squared lengths, and the coefficients of g, `(lengths, times)`."""
     half = dimension / 2
-    low, high = 2 * float(gammaincinv(half, _RANK)), 2 * float(gammainccinv(half, _RANK))
+    low, high = (
+        2 * float(gammaincinv(half, _RANK)),
+        2 * float(gammainccinv(half, _RANK)),
+    )
     share = (_nodes(_TIMES) + 1) / 2
     times = -4 / dimension * np.log1p(-share)
     squares = low + (high - low) * (_nodes(_LENGTHS) + 1) / 2

@@ -64,7 +64,8 @@ FOREIGN = [
     ("a shape below 0", _header((-3, 2)), "cannot read"),
     ("a shape it has not", _header((30, 2, 2), bytes(40)), r"says it has shape \(30, 2, 2\)"),
     ("far too much in few bytes",
-        _header((1000, 1000), bytes(8_000_000), packing=zipfile.ZIP_BZIP2), "says it has 8000128 bytes in"),
+        _header((1000, 1000), bytes(8_000_000), packing=zipfile.ZIP_BZIP2),
+        "says it has 8000128 bytes in"),
     ("a type it has not", _header((3,), bytes(24), "<x8"), "cannot read"),
 ]  # fmt: skip
 

@@ -252,11 +252,12 @@ def test_log_jacobian_of_close_and_far_eigenvalues_bends_right() -> None:
     """Second derivatives where the secants change from Gauss's rule to the quotient."""
     space = SPD(3)
     rows = [[0, 0.99, 3], [0, 1.01, 3], [0, 0.4, 0.9], [0, 8.0, 8.5], [2, 2, 7], [2, 2, 2.5]]
-    v = torch.zeros(6, 6, dtype=torch.float64)
+    rows += [[0, 1e-15, 3], [0, 1e-12, 0.5]]
+    v = torch.zeros(8, 6, dtype=torch.float64)
     v[:, :3] = torch.tensor(rows, dtype=torch.float64)
-    v[:, 3:] = 1e-3 * vectors(space, 6)[:, 3:]
+    v[:6, 3:] = 1e-3 * vectors(space, 6)[:, 3:]
     v.requires_grad_()
-    x = torch.eye(3, dtype=torch.float64).expand(6, 3, 3)
+    x = torch.eye(3, dtype=torch.float64).expand(8, 3, 3)
     assert gradcheck(space.log_jacobian, (x, v))
     assert gradgradcheck(space.log_jacobian, (x, v))
 
@@ -379,8 +380,10 @@ def test_belongs_names_the_row_and_the_fix(space: SPD | LogEuclidean) -> None:
         assert "row 0: it differs from its transpose by 0.0" in told.reason
         assert "(x + x.mT) / 2" in told.reason
         assert space.belongs(x[:1], tolerance=0.1).reason is None
-        singular = torch.ones(1, n, n) + 1e-9 * torch.eye(n)
-        assert "(n eps times the largest)" in str(space.belongs(singular).reason)
+        singular = torch.eye(n)[None].clone()
+        singular[0, 0, 0] = 1e-8
+        assert "is 1e-08, must be positive and at least" in str(space.belongs(singular).reason)
+        assert space.belongs(singular.double()).reason is None
     with pytest.raises(ValueError, match=rf"must have shape \(rows, \*\({n}, {n}"):
         space.belongs(x[0])
 
