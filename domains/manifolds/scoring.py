@@ -24,7 +24,7 @@ from structdiff.domains.manifolds.data import Points
 from structdiff.domains.manifolds.recipe import ManifoldsConfig, route_of, time_of
 from structdiff.likelihood.flow import Density, flow_log_prob
 
-__all__ = ["NOISES", "TOLERANCE", "Scores", "choose_noise", "score"]
+__all__ = ["NOISES", "TOLERANCE", "Scores", "choose_noise", "look", "measure_of", "score"]
 
 NOISES = (1e-3, 3e-3, 1e-2, 3e-2)
 """Among which the noise of likelihoods is chosen, down to that of the training."""
@@ -32,6 +32,8 @@ TOLERANCE = 1e-4
 _LEAST = 1e-6  # time
 _TOGETHER = 1024  # points
 _CHOSEN_ON = 256
+_FEW = 12  # dimensions, beyond which looks take probes of the divergence
+_PROBES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,14 +169,33 @@ def score(
     )
 
 
+def look(
+    denoiser: Denoiser,
+    codec: ManifoldsCodec,
+    config: ManifoldsConfig,
+    points: Points,
+    noise: float,
+) -> Scores:
+    """Log densities that are good enough to choose by; always with the same probes, if any."""
+    dimension = sum(space.dimension for space in codec.spaces.values())
+    return score(
+        denoiser,
+        codec,
+        config,
+        points,
+        noise,
+        tolerance=1e-2,
+        probes=None if dimension <= _FEW else _PROBES,
+        progress=False,
+    )
+
+
 def choose_noise(
     denoiser: Denoiser,
     codec: ManifoldsCodec,
     config: ManifoldsConfig,
     validation: Points,
     noises: Sequence[float] = NOISES,
-    *,
-    tolerance: float = 1e-3,
 ) -> tuple[float, dict[float, float]]:
     """The noise at which validation points are likeliest, and the mean of -log density at each.
 
@@ -184,7 +205,6 @@ def choose_noise(
         config: Settings.
         validation: Points; some of them, evenly spread, are looked at.
         noises: The choices; those below the noise of the training are left out.
-        tolerance: Error of a step of the solver.
     """
     least = config.noise.sigma_min
     allowed = sorted({least, *(noise for noise in noises if noise > least)})
@@ -192,10 +212,13 @@ def choose_noise(
         return allowed[0], {}
     few = min(_CHOSEN_ON, len(validation))
     some = validation.subset(np.unique(np.linspace(0, len(validation) - 1, few).astype(int)))
-    found = {
-        noise: score(
-            denoiser, codec, config, some, noise, tolerance=tolerance, progress=False
-        ).nll()[0]
-        for noise in allowed
-    }
+
+
+    def worth(noise: float) -> float:
+        try:
+            return look(denoiser, codec, config, some, noise).nll()[0]
+        except ArithmeticError:  # the equation cannot be solved from there
+            return math.inf
+
+    found = {noise: worth(noise) for noise in allowed}
     return min(found, key=lambda noise: found[noise]), found

@@ -206,14 +206,14 @@ class Sphere(HeatKernel):
         """
         z = random.normal((len(x), normals(self.dimension)), x.dtype, x.device)
         v = draw(self.dimension, z.double(), tau.to(x.device, torch.float64)).to(x.dtype)
-        return self.exp(x, (v[:, None] @ self.frame(x)).squeeze(1))
+        return self.exp(x, _lift(x, v))
 
     def log_kernel(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
         """Logarithm of the heat kernel; the wrapped normal on S^1."""
         if self.dimension == 1:
             return _CIRCLE.log_kernel(torch.zeros_like(x[:, :1]), _signed(x, y), tau)
-        way = _way(_split(x), _split(y))
-        return kernel_of(self.dimension, way.angle, tau.to(way.angle.gap))[0].to(x.dtype)
+        angle = _angle(_way(_split(x), _split(y)))
+        return kernel_of(self.dimension, angle, tau.to(angle.gap))[0].to(x.dtype)
 
     def score(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
         """The derivative of `log_kernel` in cos(theta), times x - cos(theta) y."""
@@ -234,6 +234,13 @@ class Sphere(HeatKernel):
 
 
 _CIRCLE = Torus(1)
+
+
+def _lift(x: Tensor, w: Tensor) -> Tensor:
+    """The tangent vector with the coordinates `w` in `frame(x)`, without the frame."""
+    sign = torch.ones_like(x[:, :1]).copysign(x.detach()[:, :1] + 0.0)
+    share = (x[:, 1:] * w).sum(1, keepdim=True) / (1 + sign * x[:, :1])
+    return torch.cat([-share * (x[:, :1] + sign), w - share * x[:, 1:]], 1)
 
 
 def _signed(x: Tensor, y: Tensor) -> Tensor:

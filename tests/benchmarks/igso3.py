@@ -7,8 +7,8 @@ truncated series over characters
 
 with L = 1,000 on a table of 1,000 times and 1,000 angles, takes the derivative of log f from the
 same sums, and looks both up: the score at the nearest entry of the time and by linear
-interpolation in the angle, a draw by the inverse of the cumulative sum of f (1 - cos w) / pi. It is
-written here from the formula, the sums as matrix products. Beside its speed stands its error
+interpolation in the angle, a draw by the inverse of the cumulative sum of f (1 - cos w) / pi. It
+is written here from the formula, the sums as matrix products. Beside its speed stands its error
 against ours in float64, which the tests hold against mpmath.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/igso3.py [--rows 1000000]

@@ -18,6 +18,8 @@ from structdiff.spaces.products import product
 from structdiff.spaces.se3 import SE3
 from structdiff.spaces.simplex import Simplex
 from structdiff.spaces.so3 import SO3
+from structdiff.spaces.spd import SPD, LogEuclidean
+from structdiff.spaces.sphere import Sphere
 from structdiff.spaces.torus import Torus
 
 
@@ -33,6 +35,13 @@ CASES = {
     "R2x3": Case(Euclidean(2, 3), 5.0),
     "T2": Case(Torus(2), 3.1),
     "SO3": Case(SO3(), 3.1),
+    "S1": Case(Sphere(1), 3.1),
+    "S2": Case(Sphere(2), 3.1),
+    "S7": Case(Sphere(7), 3.1),
+    "S127": Case(Sphere(127), 3.1),
+    "SPD1": Case(SPD(1), 3.0),
+    "SPD3": Case(SPD(3), 3.0),
+    "logSPD3": Case(LogEuclidean(3), 3.0),
     "H1": Case(Hyperbolic(1), 5.0),
     "H2": Case(Hyperbolic(2), 5.0),
     "H5": Case(Hyperbolic(5), 5.0, 0.7),

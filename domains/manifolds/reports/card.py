@@ -76,5 +76,5 @@ def _training(run: Run) -> dict[str, object]:
     lines = [line for line in run.folder.read_metrics() if "bound" in line]
     if lines:
         best = min(lines, key=lambda line: float(line["bound"]))
-        facts["kept weights"] = f"after update {best['step']:,}, of the least validation loss"
+        facts["kept weights"] = f"after update {best['step']:,}, best on validation"
     return facts

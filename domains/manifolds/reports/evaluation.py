@@ -126,8 +126,8 @@ def _keep(
     files.append(folder / "points.csv")
     shown = _pictures(folder, run, data, held, drawn)
     training = folder / "training.png"
-    if curves(run.folder.read_metrics(), training, unit="loss"):
-        shown.append(pages.Picture(training, "How training went: losses of training, validation."))
+    if curves(run.folder.read_metrics(), training, unit="nats"):
+        shown.append(pages.Picture(training, "How training went: the loss, and -log density of validation points."))
     files += [one.path for one in shown]
     settings = [
         ("run", str(run.folder.path)),
