@@ -133,7 +133,7 @@ class Network(nn.Module):
         return self.layers(torch.cat([entries, waves.sin(), waves.cos(), clock[:, None] / 4], 1))
 
 
-TRAINING = {"steps": 1500, "batch_size": 256, "learning_rate": 3e-3, "ema": 0.995}
+TRAINING = {"steps": 800, "batch_size": 256, "learning_rate": 4e-3}
 models = {"score": sd.fit(data, process, Network(3), **TRAINING)}
 rotations = sd.sample(models["score"], 4000)
 error = (rotations.mT @ rotations - torch.eye(3)).abs().max()

@@ -20,6 +20,9 @@ from structdiff.spaces import Manifold
 
 __all__ = ["PointNetwork"]
 
+_PURE = -5.0
+"""The clock from which all is noise."""
+
 
 class PointNetwork(nn.Module):
     """A backbone of records whose leaves are points, one row a sample.
@@ -31,6 +34,8 @@ class PointNetwork(nn.Module):
         blocks: Number of residual blocks.
         waves: Random waves of the record's coordinates.
         octaves: Their range of frequencies.
+        finest: The clock of the least noise of the training: with less, points are as good as
+            clean and look like that.
 
     Example:
         >>> from structdiff.spaces import Torus
@@ -48,9 +53,10 @@ class PointNetwork(nn.Module):
         blocks: int = 2,
         waves: int = 256,
         octaves: float = 8.0,
+        finest: float = 7.0,
     ) -> None:
         super().__init__()
-        self.spaces, self.outputs = dict(spaces), dict(outputs)
+        self.spaces, self.outputs, self.finest = dict(spaces), dict(outputs), finest
         self.clock = ClockEmbedding(32, lowest=0.25, highest=8.0)
         self.sizes = [math.prod(shape) for shape in self.outputs.values()]
         self.body = ResidualNetwork(
@@ -72,7 +78,10 @@ class PointNetwork(nn.Module):
         """Outputs by leaf."""
         del previous
         points = [space.features(batch[name]) for name, space in self.spaces.items()]
-        clocks = [per_row(clock[name], batch.layouts[name]).to(points[0]) for name in self.spaces]
+        clocks = [
+            per_row(clock[name].clamp(_PURE, self.finest), batch.layouts[name]).to(points[0])
+            for name in self.spaces
+        ]
         context = torch.cat([self.clock(one) for one in clocks], 1)
         # The clock is log(alpha / sigma).
         blurs = [c.neg().exp()[:, None].expand_as(p) for c, p in zip(clocks, points, strict=True)]

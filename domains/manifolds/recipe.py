@@ -39,7 +39,6 @@ __all__ = [
     "ManifoldsConfig",
     "SamplerConfig",
     "build",
-    "earliest_of",
     "objective_of",
     "process_of",
     "route_of",
@@ -171,7 +170,8 @@ def build(config: ManifoldsConfig, codec: ManifoldsCodec) -> NetworkDenoiser:
     outputs = {name: space.tangent for name, space in spaces.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        backbone = PointNetwork(spaces, outputs, **config.network.model_dump())
+        finest = -math.log(config.noise.sigma_min)
+        backbone = PointNetwork(spaces, outputs, finest=finest, **config.network.model_dump())
     return NetworkDenoiser(backbone, process)
 
 
@@ -186,11 +186,6 @@ def objective_of(config: ManifoldsConfig, codec: ManifoldsCodec) -> Objective:
         times = LogUniformTimes(config.noise.sigma_min, 1.0)
         return Denoising(InverseSigma(2), times, independent=own)
     return Denoising(SNR(), UniformTimes(0.0, 1.0), independent=own)
-
-
-def earliest_of(config: ManifoldsConfig, codec: ManifoldsCodec) -> float:
-    """The earliest time that training sees."""
-    return config.noise.sigma_min if route_of(config, codec.spaces) == "flow" else 0.0
 
 
 def time_of(config: ManifoldsConfig, codec: ManifoldsCodec, noise: float) -> float:

@@ -213,7 +213,6 @@ def choose_noise(
     few = min(_CHOSEN_ON, len(validation))
     some = validation.subset(np.unique(np.linspace(0, len(validation) - 1, few).astype(int)))
 
-
     def worth(noise: float) -> float:
         try:
             return look(denoiser, codec, config, some, noise).nll()[0]

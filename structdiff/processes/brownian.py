@@ -123,7 +123,7 @@ class Brownian(TangentLeaf, Tractable, Scored):
         with torch.enable_grad():
             v = torch.zeros_like(estimate.value).requires_grad_()
             (slope,) = torch.autograd.grad(self.manifold.exp(x_t.detach(), v), v, gradient)
-        moved = self.free(expand(self.tau(t, x_t), slope) * slope)
+        moved = self.tangent(x_t, expand(self.tau(t, x_t), slope) * slope)
         return replace(estimate, value=estimate.value + moved)
 
     def velocity(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:

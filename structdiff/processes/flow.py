@@ -29,7 +29,6 @@ References:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -42,16 +41,10 @@ from structdiff.processes.leaf import expand
 from structdiff.processes.tangent import TangentLeaf, TangentStep
 from structdiff.random import Randomness
 from structdiff.schedules import Flow
-from structdiff.spaces import Law, Manifold, UniformLaw, WrappedNormal
+from structdiff.spaces import Law, Manifold
+from structdiff.spaces.laws import natural_law
 
-__all__ = ["GeodesicFlow", "default_base"]
-
-
-def default_base(manifold: Manifold) -> Law:
-    """The uniform law where the injectivity radius is finite, else a wrapped normal."""
-    if math.isfinite(manifold.injectivity):
-        return UniformLaw(manifold)
-    return WrappedNormal(manifold)
+__all__ = ["GeodesicFlow"]
 
 
 class GeodesicFlow(TangentLeaf, Conditional):
@@ -60,7 +53,7 @@ class GeodesicFlow(TangentLeaf, Conditional):
     Arguments:
         manifold: The space.
         base: The law of x_1: uniform on compact spaces, else a wrapped normal of scale 1 at the
-            origin, by default.
+            origin, by default (in each factor of a product that is neither).
         parameterisation: What the network predicts: `TangentVelocity()` by default.
         coupling: How the drawn x_1 of a batch are given to its x_0: as drawn by default. Another
             coupling changes the curves and the estimate but neither end; `log_prob` is that of
@@ -85,7 +78,7 @@ class GeodesicFlow(TangentLeaf, Conditional):
         coupling: Coupling | None = None,
     ) -> None:
         super().__init__(Flow(), manifold, parameterisation or TangentVelocity())
-        self.base = base or default_base(manifold)
+        self.base = base or natural_law(manifold)
         self.coupling = coupling
 
     def prior(self, random: Randomness, t: float = 1.0) -> Tensor:
@@ -104,8 +97,9 @@ class GeodesicFlow(TangentLeaf, Conditional):
         x_1 = self.base.draw(len(x_0), random, x_0.dtype, x_0.device)
         if self.coupling is not None:
             x_1 = self.coupling(self.manifold, x_0, x_1)
-        way = self.manifold.log(x_0, x_1)
-        return self.manifold.exp(x_0, expand(self.sigma(t, way), way) * way)
+        way, sigma = self.manifold.log(x_0, x_1), self.sigma(t, x_0)
+        moved = self.manifold.exp(x_0, expand(sigma, way) * way)
+        return torch.where(expand(sigma > 0, x_0), moved, x_0)
 
     def towards(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """log_{x_t}(x_0)."""

@@ -7,7 +7,8 @@ centre c. Its density against the Riemannian volume is
 
 where exp_c covers the space once: without conjugate points and with an infinite injectivity
 radius (R^n, hyperbolic space, SPD matrices). On compact spaces the heat kernel takes its place,
-which knows its images.
+which knows its images. Laws of the factors of a product, and of the copies of a power, make one of
+independent parts, whose densities multiply.
 
 References:
     A Wrapped Normal Distribution on Hyperbolic Space for Gradient-Based Learning (Nagano et al.,
@@ -23,13 +24,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from structdiff.spaces.base import Compact, HeatKernel, Manifold
+from structdiff.spaces.powers import Folded, Power
+from structdiff.spaces.products import ProductSpace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from structdiff.random import Randomness
 
-__all__ = ["HeatLaw", "Law", "UniformLaw", "WrappedNormal"]
+__all__ = [
+    "HeatLaw",
+    "Law",
+    "PowerLaw",
+    "ProductLaw",
+    "UniformLaw",
+    "WrappedNormal",
+    "natural_law",
+]
 
 
 class Law(ABC):
@@ -192,6 +205,102 @@ class WrappedNormal(Law):
             total = self.log_prob(self.manifold.exp(x if again else x.detach(), v)).sum()
             (slope,) = torch.autograd.grad(total, v, create_graph=again)
         return self.manifold.to_tangent(x, slope)
+
+
+class ProductLaw(Law):
+    """Independent laws of the factors of a product.
+
+    Arguments:
+        manifold: The product.
+        laws: One for each factor, on it.
+
+    Raises:
+        ValueError: If there are more laws than factors or fewer.
+
+    Example:
+        >>> from structdiff.spaces import SE3
+        >>> space = SE3()
+        >>> rotation, place = space.spaces
+        >>> law = ProductLaw(space, [UniformLaw(rotation), WrappedNormal(place, scale=10.0)])
+        >>> law.name
+        'uniform x wrapped normal of scale 10'
+    """
+
+    def __init__(self, manifold: ProductSpace, laws: Sequence[Law]) -> None:
+        if len(laws) != len(manifold.spaces):
+            msg = f"laws must be {len(manifold.spaces)}, one for each factor, got {len(laws)}"
+            raise ValueError(msg)
+        self.manifold: ProductSpace = manifold
+        self.laws = tuple(laws)
+        self.name = " x ".join(law.name for law in laws)
+
+    def draw(
+        self, rows: int, random: Randomness, dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
+        """Independent draws of the factors."""
+        return self.manifold.join([law.draw(rows, random, dtype, device) for law in self.laws])
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """The sum over factors."""
+        pieces = zip(self.laws, self.manifold.parts(x), strict=True)
+        return torch.stack([law.log_prob(p) for law, p in pieces]).sum(0)
+
+    def score(self, x: Tensor) -> Tensor:
+        """Those of the factors."""
+        pieces = zip(self.laws, self.manifold.parts(x), strict=True)
+        return self.manifold.join([law.score(p) for law, p in pieces])
+
+
+class PowerLaw(Law):
+    """Independent copies of a law.
+
+    Arguments:
+        manifold: The power.
+        law: A law on the space that it is a power of.
+    """
+
+    def __init__(self, manifold: Power, law: Law) -> None:
+        self.manifold: Power = manifold
+        self.law = law
+        self.name = f"{manifold.copies} copies of {law.name}"
+
+    def draw(
+        self, rows: int, random: Randomness, dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
+        """Independent draws."""
+        each = Folded(random, self.manifold.copies)
+        return self.manifold.together(
+            self.law.draw(rows * self.manifold.copies, each, dtype, device)
+        )
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """The sum over copies."""
+        space = self.manifold
+        return space.together(self.law.log_prob(space.apart(x))).sum(1)
+
+    def score(self, x: Tensor) -> Tensor:
+        """Those of the copies."""
+        space = self.manifold
+        return space.together(self.law.score(space.apart(x)))
+
+
+def natural_law(manifold: Manifold) -> Law:
+    """Uniform on a compact space, else the wrapped normal of scale 1 at the origin.
+
+    Where neither exists (rigid motions: rotations are compact, translations are not) the factors
+    of a product and the copies of a power have theirs.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if manifold.injectivity == math.inf:
+        return WrappedNormal(manifold)
+    if not isinstance(manifold, Compact):
+        if isinstance(manifold, ProductSpace):
+            return ProductLaw(manifold, [natural_law(space) for space in manifold.spaces])
+        if isinstance(manifold, Power):
+            return PowerLaw(manifold, natural_law(manifold.space))
+    return UniformLaw(manifold)
 
 
 def around(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from structdiff.layout import Layout
 
-__all__ = ["CompactPower", "HeatPower", "Power", "power"]
+__all__ = ["CompactPower", "Folded", "HeatPower", "Power", "power"]
 
 
 def power(space: Manifold, copies: int) -> Power:
@@ -75,46 +75,46 @@ class Power(Manifold):
         self.dimension = copies * space.dimension
         self.injectivity = space.injectivity
 
-    def _apart(self, x: Tensor) -> Tensor:
+    def apart(self, x: Tensor) -> Tensor:
         """Copies as rows."""
         return x.flatten(0, 1)
 
-    def _together(self, x: Tensor) -> Tensor:
+    def together(self, x: Tensor) -> Tensor:
         """Rows as copies."""
         return x.reshape(len(x) // self.copies, self.copies, *x.shape[1:])
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         """In each copy."""
-        return self._together(self.space.exp(self._apart(x), self._apart(v)))
+        return self.together(self.space.exp(self.apart(x), self.apart(v)))
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
         """In each copy."""
-        return self._together(self.space.log(self._apart(x), self._apart(y)))
+        return self.together(self.space.log(self.apart(x), self.apart(y)))
 
     def transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """In each copy."""
-        moved = self.space.transport(self._apart(x), self._apart(y), self._apart(v))
-        return self._together(moved)
+        moved = self.space.transport(self.apart(x), self.apart(y), self.apart(v))
+        return self.together(moved)
 
     def project(self, x: Tensor) -> Tensor:
         """In each copy."""
-        return self._together(self.space.project(self._apart(x)))
+        return self.together(self.space.project(self.apart(x)))
 
     def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
         """In each copy."""
-        return self._together(self.space.to_tangent(self._apart(x), self._apart(v)))
+        return self.together(self.space.to_tangent(self.apart(x), self.apart(v)))
 
     def frame(self, x: Tensor) -> Tensor:
         """The frames of the copies, in blocks."""
         sizes = (self.copies, self.space.dimension, math.prod(self.space.tangent))
-        blocks = self.space.frame(self._apart(x)).reshape(len(x), *sizes)
+        blocks = self.space.frame(self.apart(x)).reshape(len(x), *sizes)
         each = torch.eye(self.copies, dtype=x.dtype, device=x.device)
         frame = torch.einsum("rcdt,ce->rcdet", blocks, each)
         return frame.reshape(len(x), self.dimension, *self.tangent)
 
     def log_jacobian(self, x: Tensor, v: Tensor) -> Tensor:
         """The sum over copies."""
-        return self._together(self.space.log_jacobian(self._apart(x), self._apart(v))).sum(1)
+        return self.together(self.space.log_jacobian(self.apart(x), self.apart(v))).sum(1)
 
     def origin(self, dtype: torch.dtype, device: torch.device | str) -> Tensor:
         """Of each copy."""
@@ -122,13 +122,13 @@ class Power(Manifold):
 
     def features(self, x: Tensor) -> Tensor:
         """Those of all copies."""
-        return self._together(self.space.features(self._apart(x))).flatten(1)
+        return self.together(self.space.features(self.apart(x))).flatten(1)
 
     def belongs(self, x: Tensor, tolerance: float = 1e-4) -> Belonging:
         """Whether all copies are; the reason names the copy."""
         check_points(self, x)
-        found = self.space.belongs(self._apart(x), tolerance)
-        inside = self._together(found.inside)
+        found = self.space.belongs(self.apart(x), tolerance)
+        inside = self.together(found.inside)
         if found.reason is None:
             return Belonging(inside.all(1), None)
         row, copy = (~inside).nonzero()[0].tolist()
@@ -141,7 +141,7 @@ class Power(Manifold):
         """One isometry in all copies, which are then shuffled."""
         order = random.uniform((self.copies,), torch.float64, device).argsort()
         move = self.space.isometry(random, dtype, device)
-        return lambda x: self._together(move(self._apart(x)))[:, order]
+        return lambda x: self.together(move(self.apart(x)))[:, order]
 
 
 class CompactPower(Power, Compact):
@@ -163,8 +163,8 @@ class CompactPower(Power, Compact):
         self, rows: int, random: Randomness, dtype: torch.dtype, device: torch.device | str
     ) -> Tensor:
         """Independent uniform points."""
-        each = _Folded(random, self.copies)
-        return self._together(self.compact.uniform(rows * self.copies, each, dtype, device))
+        each = Folded(random, self.copies)
+        return self.together(self.compact.uniform(rows * self.copies, each, dtype, device))
 
     @property
     def log_volume(self) -> float:
@@ -193,26 +193,31 @@ class HeatPower(CompactPower, HeatKernel):
 
     def diffuse(self, x: Tensor, tau: Tensor, random: Randomness) -> Tensor:
         """Independent draws."""
-        each = _Folded(random, self.copies)
-        return self._together(self.kernel.diffuse(self._apart(x), self._times(tau), each))
+        each = Folded(random, self.copies)
+        return self.together(self.kernel.diffuse(self.apart(x), self._times(tau), each))
 
     def log_kernel(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
         """The sum over copies."""
-        value = self.kernel.log_kernel(self._apart(x), self._apart(y), self._times(tau))
-        return self._together(value).sum(1)
+        value = self.kernel.log_kernel(self.apart(x), self.apart(y), self._times(tau))
+        return self.together(value).sum(1)
 
     def score(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
         """Those of the copies."""
-        value = self.kernel.score(self._apart(x), self._apart(y), self._times(tau))
-        return self._together(value)
+        value = self.kernel.score(self.apart(x), self.apart(y), self._times(tau))
+        return self.together(value)
 
     def entropy_gap(self, tau: Tensor) -> Tensor:
         """`copies` times that of one."""
         return self.copies * self.kernel.entropy_gap(tau)
 
 
-class _Folded(Randomness):
-    """Draws for copies that are counted as rows, from a source that knows the rows alone."""
+class Folded(Randomness):
+    """Draws for copies that are counted as rows, from a source that knows the rows alone.
+
+    Arguments:
+        source: The source.
+        copies: How many copies a row has.
+    """
 
     def __init__(self, source: Randomness, copies: int) -> None:
         self.source, self.copies = source, copies
@@ -239,10 +244,10 @@ class _Folded(Randomness):
         step: int | None = None,
         ids: Tensor | None = None,
         layout: Layout | None = None,
-    ) -> _Folded:
+    ) -> Folded:
         """The source at that address."""
         source = self.source.scoped(leaf=leaf, step=step, ids=ids, layout=layout)
-        return _Folded(source, self.copies)
+        return Folded(source, self.copies)
 
     def state(self) -> Tensor:
         """That of the source."""

@@ -13,8 +13,10 @@ square folds it back as a mirror does; it is the shortest no longer. So the inje
 inside: at least up to 2 arcsin(sqrt(min_k p_k)). Brownian motion on the sphere becomes Brownian
 motion that is reflected at the faces.
 
-At p_k = 0 the square root has no derivative. Values are right there; derivatives in p_k, which
-grow like p_k^{-1/2}, are those of a constant where p_k is at most the square of the rounding.
+At p_k = 0 the square root has no derivative. Where p_k is at most the square of the rounding its
+root is taken for four roundings, so that values are right there to rounding and a point of a face
+may move off it, with all derivatives along the way; derivatives in p_k itself, which grow like
+p_k^{-1/2}, are those of a constant.
 
 References:
     Categorical Flow Matching on Statistical Manifolds (Cheng et al., 2024).
@@ -137,7 +139,7 @@ class Simplex(Compact):
 
 
 def _root(p: Tensor) -> Tensor:
-    """The square root, constant where it is as small as a rounding."""
-    flat = p.detach()
-    steep = flat > torch.finfo(p.dtype).eps ** 2
-    return torch.where(steep, torch.where(steep, p, 1.0).sqrt(), flat.clamp(min=0).sqrt())
+    """The square root; that of nothing is four roundings, and constant."""
+    flat, least = p.detach(), torch.finfo(p.dtype).eps
+    steep = flat > least**2
+    return torch.where(steep, torch.where(steep, p, 1.0).sqrt(), 4 * least)

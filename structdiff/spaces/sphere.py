@@ -67,7 +67,7 @@ class Sphere(HeatKernel):
         >>> space.log(x, y)
         tensor([[0., 0., 1.]])
         >>> space.log_kernel(x, y, torch.tensor(0.5))
-        tensor([-1.9732])
+        tensor([-1.9726])
     """
 
     injectivity = math.pi
@@ -177,10 +177,10 @@ class Sphere(HeatKernel):
         """
         size = self.dimension + 1
         q, r = torch.linalg.qr(random.normal((size, size), dtype, device))
-        turn = q * torch.ones_like(r[0]).copysign(r.diagonal())
+        turn: Tensor = q * torch.ones_like(r[0]).copysign(r.diagonal())
 
         def move(x: Tensor) -> Tensor:
-            return x @ turn.T
+            return torch.matmul(x, turn.T)
 
         return move
 

@@ -9,7 +9,7 @@ For n >= 3 the ratio of theta to its flat value is smooth in r and in
     v = 1 - exp(-n tau / 4),    theta = 2 sqrt(v / n) r g(r, v),
 
 and is interpolated by Chebyshev polynomials, fitted once per n. Where the rank is within 1e-9 of 0
-or 1 the ratio is kept constant in r. The rank of theta is right to 1e-8.
+or 1 the ratio is kept constant in r. The rank of theta is right to 1e-7.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _transform(count: int) -> np.ndarray:
     """The matrix from values at the nodes to coefficients."""
     degree = np.arange(count)[:, None]
     weight = np.where(degree == 0, 1, 2) / count
-    return weight * np.cos(math.pi * degree * (np.arange(count) + 0.5) / count)
+    return np.asarray(weight * np.cos(math.pi * degree * (np.arange(count) + 0.5) / count))
 
 
 def _stretch(dimension: int, tau: float, squares: np.ndarray) -> np.ndarray:

@@ -252,7 +252,7 @@ def ours(space: Manifold, rows: int, dtype: torch.dtype) -> dict[str, Contestant
 def theirs(space: Manifold, peer: Peer, rows: int) -> dict[str, Contestant]:
     """By operation, after a look at whether it is the same one."""
     x, _, y = points(space, rows, peer.dtype)
-    start, end = peer.lift(x), peer.lift(y)
+    start = peer.lift(x)
     count = min(rows, 100) if peer.few else rows
     some, others = peer.lift(x[:count]), peer.lift(y[:count])
     way = peer.log(some, others)

@@ -86,8 +86,8 @@ SETS: dict[str, dict[str, Any]] = {
     },
 }
 OCTAVES = {"rna": 8.0, "earthquake": 9.0, "flood": 8.0, "fire": 10.0, "volcano": 10.0}
-STEPS = {"rna": 2200, "earthquake": 2400, "flood": 700, "fire": 3600, "volcano": 300}
-RATES = {"fire": 2e-3}
+STEPS = {"rna": 2000, "earthquake": 2400, "flood": 2000, "fire": 3600, "volcano": 300}
+RATES = {"fire": 2e-3, "flood": 1.5e-3}
 BARS = {"rna": -4.5, "fire": -1.80}
 BELOW_KDE = {"earthquake": 0.05, "flood": 0.05}
 

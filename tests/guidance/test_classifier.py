@@ -32,7 +32,7 @@ from structdiff.guidance import ClassifierFree, Enumerated, Guided, Linearised
 from structdiff.processes import Process
 from structdiff.processes.leaf import Leaf
 from structdiff.schedules import CLEAN
-from structdiff.spaces import SO3, Torus, ZeroCentre
+from structdiff.spaces import SO3, Sphere, Torus, ZeroCentre
 from structdiff.testing import ExactDenoiser
 from tests.guidance.labelled import Labelled, every, tokens
 from tests.guidance.test_classifier_free import Mixture, gradient, labelled, matching, score
@@ -358,6 +358,23 @@ def test_guided_denoisers_compose():
 def given(batch: Batch) -> Batch:
     every_other = {n: torch.arange(len(x)) % 2 == 0 for n, x in batch.leaves.items()}
     return batch.with_given(every_other)
+
+
+def test_on_the_sphere_the_shift_is_tangent():
+    """By tau times the part of the gradient along the sphere, whatever f does off it."""
+    process = Product({"x": Brownian(Geometric(0.05, 4.0), Sphere(2))})
+    x = Sphere(2).uniform(20, Generator(0), torch.float64, "cpu")
+    batch, slope = Batch.of(x), torch.tensor([1.0, -2.0, 0.5])
+    denoiser = ExactDenoiser(process, batch.select([0, 1]))
+    t = process.bind(batch).times(torch.tensor(0.6))
+
+    def log_prob(batch: Batch, t: Any) -> Tensor:
+        return batch["x"] @ slope + 3 * batch["x"].square().sum(1)
+
+    found = Guided(denoiser, log_prob, 2.0)(batch, t)["x"].value - denoiser(batch, t)["x"].value
+    truth = slope - (x @ slope)[:, None] * x
+    tau = 0.05**2 * (4.0 / 0.05) ** 1.2
+    torch.testing.assert_close(found, 2 * tau * truth)
 
 
 def test_given_entries_stay():

@@ -12,7 +12,8 @@ from torch import Tensor
 from structdiff import DDIM, DDPM, Batch, Flow, Gaussian, Generator, Product, UniformTime
 from structdiff.parameterisations import CleanPoint, ScaledScore
 from structdiff.processes import Conditional, Flowing, GeodesicFlow, Markov, optimal_transport
-from structdiff.spaces import SO3, Euclidean, HeatLaw, Manifold, Torus, WrappedNormal
+from structdiff.schedules import CLEAN
+from structdiff.spaces import SE3, SO3, Euclidean, HeatLaw, Manifold, Torus, WrappedNormal
 from structdiff.spaces.hyperbolic import Hyperbolic, PoincareBall
 from structdiff.spaces.simplex import Simplex
 from structdiff.spaces.spd import SPD
@@ -28,6 +29,7 @@ SPACES: dict[str, Manifold] = {
     "ball": PoincareBall(2),
     "SPD2": SPD(2),
     "simplex": Simplex(3),
+    "SE3": SE3(),
 }
 spaces = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
 
@@ -158,6 +160,19 @@ def test_contracts_and_refusals() -> None:
     )
     with pytest.raises(ValueError, match=r"eta must be 0, got 1\.0: a flow has no fresh noise"):
         DDPM(denoiser, UniformTime(4)).sample(Batch.of(torch.zeros(1, 1).double()), Generator(0))
+
+
+@spaces
+def test_noise_leaves_clean_rows_as_they_are(space: Manifold) -> None:
+    """To the last bit: other points have no density there."""
+    x_0 = some(space, 50)
+    process = GeodesicFlow(space).bind(Batch.of(x_0))
+    t = torch.where(torch.arange(50) % 2 == 0, CLEAN, 0.4).double()
+    x_t = process.diffuse(x_0, t, Generator(0))
+    assert torch.equal(x_t[::2], x_0[::2])
+    density = process.log_prob(x_t, x_0, t)
+    assert bool((density[::2] == 0).all())
+    assert bool((density[1::2] > -torch.inf).all())
 
 
 def test_given_rows_do_not_move() -> None:

@@ -185,7 +185,7 @@ def test_log_that_is_not_found_is_reported() -> None:
 @every
 def test_transport_keeps_lengths_and_tangency(name: str) -> None:
     space = SPACES[name]
-    x = points(space, 6)
+    x = points(space, 2)
     v, w = 0.2 * space.noise(x, Generator(1)), space.noise(x, Generator(2))
     y = space.exp(x, v)
     moved = space.transport(x, y, w)
@@ -274,7 +274,7 @@ def test_spaces_of_known_volume_are_compact() -> None:
 
 @pytest.mark.parametrize("name", HOMOGENEOUS)
 def test_uniform_draws_have_no_direction(name: str) -> None:
-    space, rows = SPACES[name], 4000
+    space, rows = SPACES[name], 2000
     assert isinstance(space, Compact)
     x = space.uniform(rows, Generator(0), torch.float64, "cpu")
     assert space.belongs(x, 1e-9).inside.all()
@@ -285,7 +285,7 @@ def test_uniform_draws_have_no_direction(name: str) -> None:
 
 
 def test_uniform_draws_have_their_moments() -> None:
-    rows = 20_000
+    rows = 5000
     for name, moment in (("Stiefel", 3 / 35), ("Grassmann", 8 / 35)):
         space = SPACES[name]
         assert isinstance(space, Compact)
@@ -316,7 +316,7 @@ def test_volume_is_that_of_a_ball_over_its_probability() -> None:
     rows, radius = 3000, space.injectivity
     centre = space.origin(torch.float64, "cpu").expand(rows, 4, 4)
     # Each principal angle turns the projector twice.
-    x = space.uniform(20_000, Generator(0), torch.float64, "cpu")
+    x = space.uniform(5000, Generator(0), torch.float64, "cpu")
     cosines = torch.linalg.svdvals(centre[0] @ x)[:, :2].clamp(max=1)
     share = ((2 * torch.acos(cosines).square().sum(1)).sqrt() < radius).double()
     v = space.noise(centre, Generator(1))

@@ -10,8 +10,20 @@ from scipy import stats
 from torch import Tensor
 
 from structdiff.random import Generator
-from structdiff.spaces import SO3, Euclidean, HeatLaw, Law, Torus, UniformLaw, WrappedNormal
+from structdiff.spaces import (
+    SE3,
+    SO3,
+    Euclidean,
+    HeatLaw,
+    Law,
+    Torus,
+    UniformLaw,
+    WrappedNormal,
+    power,
+    product,
+)
 from structdiff.spaces.hyperbolic import Hyperbolic
+from structdiff.spaces.laws import ProductLaw, natural_law
 
 CENTRE = torch.tensor([math.cosh(0.7), math.sinh(0.7), 0.0], dtype=torch.float64)
 LAWS: dict[str, Law] = {
@@ -21,6 +33,8 @@ LAWS: dict[str, Law] = {
     "wrapped flat": WrappedNormal(Euclidean(2), 0.5, torch.tensor([1.0, 2.0]).double()),
     "wrapped hyperbolic": WrappedNormal(Hyperbolic(2), 0.8, CENTRE),
     "wrapped hyperbolic at the origin": WrappedNormal(Hyperbolic(2)),
+    "rigid motions": natural_law(SE3()),
+    "two rigid motions": natural_law(power(SE3(), 2)),
 }
 laws = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS.keys())
 
@@ -70,6 +84,29 @@ def test_a_wrapped_normal_of_flat_space_is_normal() -> None:
     got = LAWS["wrapped flat"].log_prob(x)
     truth = stats.multivariate_normal([1.0, 2.0], 0.25).logpdf(x.numpy())
     torch.testing.assert_close(got, torch.from_numpy(truth))
+
+
+def test_parts_of_a_natural_law_are_independent() -> None:
+    """Rotations of the uniform law, places of the normal one; copies do not repeat draws."""
+    x = draws(LAWS["two rigid motions"], 4000)
+    place = x[:, :, 9:].flatten(1)
+    truth = stats.norm.logpdf(place.numpy()).sum(1) - 2 * math.log(8 * math.pi**2)
+    found = LAWS["two rigid motions"].log_prob(x)
+    torch.testing.assert_close(found, torch.from_numpy(truth))
+    gap = torch.corrcoef(torch.cat([place, x[:, :, :9].flatten(1)], 1).T)[:6]
+    gap[:, :6] -= torch.eye(6)
+    assert gap.abs().max() < 4.5 / math.sqrt(4000)
+    trace = x[:, :, [0, 4, 8]].sum(2)
+    assert trace.mean().abs() < 4 / math.sqrt(8000)  # of mean 0 and variance 1
+
+
+def test_natural_laws_by_space() -> None:
+    assert natural_law(product(SO3(), Torus(2))).name == "uniform"
+    assert natural_law(product(Euclidean(2), Hyperbolic(2))).name == "wrapped normal of scale 1"
+    mixed = natural_law(product(Torus(1), Hyperbolic(2)))
+    assert mixed.name == "uniform x wrapped normal of scale 1"
+    with pytest.raises(ValueError, match="laws must be 2, one for each factor, got 1"):
+        ProductLaw(SE3(), [UniformLaw(SO3())])
 
 
 def test_refusals() -> None:

@@ -9,6 +9,9 @@ import torch
 from scipy import integrate, stats
 from torch import Tensor
 
+from structdiff.batch import Batch
+from structdiff.divergence import exact_divergence
+from structdiff.processes import GeodesicFlow, Product
 from structdiff.random import Generator
 from structdiff.spaces.simplex import Simplex
 
@@ -73,6 +76,18 @@ def test_vertices_and_faces(dtype: torch.dtype) -> None:
     (grad,) = torch.autograd.grad(half, x)
     assert grad[3, 0] < -0.1
     assert grad[3, 1:].abs().sum() == 0  # stated: constant where p is 0
+
+
+@pytest.mark.parametrize("x", [[1.0, 0.0, 0.0], [0.6, 0.4, 0.0], [0.6, 0.3, 0.1]])
+def test_divergence_at_faces(x: list[float]) -> None:
+    """Of log to a point: that of the sphere, -(1 + (K - 2) r cot r), at corners and faces too."""
+    space = Simplex(3)
+    point, y = torch.tensor([x]).double(), torch.tensor([[0.2, 0.3, 0.5]]).double()
+    batch = Batch.of(point)
+    process = Product({"x": GeodesicFlow(space)}).bind(batch)
+    found = exact_divergence(lambda at: {"x": space.log(at["x"], y)}, process, batch)
+    r = space.distance(point, y) / 2
+    torch.testing.assert_close(found.divergence["x"], -1 - r / r.tan(), rtol=1e-9, atol=0)
 
 
 def test_geodesics_are_folded_at_faces() -> None:

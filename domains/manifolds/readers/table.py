@@ -103,7 +103,7 @@ class Source(ABC):
     Attributes:
         name: What errors call it.
         shapes: Name of each column to the shape of its entries: `()` for a number or a word.
-        named: Whether the file gives names; else they are 1, 2, 3, ...
+        named: Whether the file gives names; else they are column_1, column_2, ...
         notes: What one should know of how it is read.
     """
 

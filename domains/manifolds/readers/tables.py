@@ -1,8 +1,9 @@
 """Tables of text: comma, tab, semicolon or blanks between cells, with or without a header.
 
 Lines that are blank or begin with # are left out. The header is the first line before any number
-that has as many cells as the rows below it; without one, columns are called 1, 2, 3, ... Only
-columns that are asked for are kept, as numbers, block by block.
+that has as many cells as the rows below it; without one, columns are called column_1, column_2, ...,
+so that a table that is written with these names is read with them. Only columns that are asked for
+are kept, as numbers, block by block.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class TextTable(Source):
         self.shapes = dict.fromkeys(self._place, ())
         form = f"{self._width} columns between {_NAMES[self._delimiter]}"
         said = ", ".join(self._place) if self._width <= 12 else ""
-        head = f"header {said}".strip() if self.named else "no header: columns are 1, 2, ..."
+        head = f"header {said}".strip() if self.named else "no header: columns are column_1, column_2, ..."
         self.notes = (f"{form}; {head}; rows from line {self._start}",)
 
     def _is_header(self, row: list[str]) -> bool:
@@ -85,12 +86,17 @@ class TextTable(Source):
         return len(row) == self._width and bool(known) and not any(map(_is_number, row))
 
     def _columns(self, header: list[str] | None) -> dict[str, int]:
-        """Name to place; what is not named, or twice, goes by its number."""
+        """Name to place; what is not named, or twice, is called by its number."""
         names = header or [""] * self._width
         count = Counter(names)
-        return {
-            name if name and count[name] == 1 else str(i): i - 1 for i, name in enumerate(names, 1)
-        }
+        place = {name: i for i, name in enumerate(names) if name and count[name] == 1}
+        for i, name in enumerate(names):
+            if not name or count[name] > 1:
+                free = f"column_{i + 1}"
+                while free in place:
+                    free += "_"
+                place[free] = i
+        return dict(sorted(place.items(), key=lambda pair: pair[1]))
 
     def head(self) -> Table:
         """The columns whose cells are numbers, of the first rows."""

@@ -127,7 +127,8 @@ def _keep(
     shown = _pictures(folder, run, data, held, drawn)
     training = folder / "training.png"
     if curves(run.folder.read_metrics(), training, unit="nats"):
-        shown.append(pages.Picture(training, "How training went: the loss, and -log density of validation points."))
+        words = "How training went: the loss, and -log density of validation points."
+        shown.append(pages.Picture(training, words))
     files += [one.path for one in shown]
     settings = [
         ("run", str(run.folder.path)),

@@ -10,7 +10,6 @@ from structdiff.batch import Batch
 from structdiff.domains.manifolds.recipe import (
     ManifoldsConfig,
     build,
-    earliest_of,
     objective_of,
     process_of,
     route_of,
@@ -65,12 +64,6 @@ def test_the_time_of_a_noise_is_when_sigma_is_that(noise):
     sigma = process_of(settings, codec.spaces)["angle"].schedule.sigma(t)
     assert math.isclose(float(sigma), noise, rel_tol=1e-9)
     assert time_of(config(noise={"route": "flow"}), codec, 0.02) == 0.02
-
-
-def test_training_begins_at_the_least_noise():
-    codec = Codec(angle=Torus(2))
-    assert earliest_of(config(), codec) == 0.0
-    assert earliest_of(config(noise={"route": "flow", "sigma_min": 0.01}), codec) == 0.01
 
 
 def test_before_training_the_loss_of_diffusion_is_that_of_unit_noise():
