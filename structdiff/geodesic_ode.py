@@ -217,7 +217,8 @@ def _mix(weights: tuple[float, ...], slopes: list[Tensor], h: Any) -> Tensor:
     for weight, slope in zip(weights, slopes, strict=False):
         if weight:
             total = total.add(slope, alpha=weight)
-    return h * total
+    scaled: Tensor = h * total
+    return scaled
 
 
 def _pull(space: Manifold, x: Tensor, y: Tensor, v: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def _place(leaf: Leaf, source: Source) -> Bound:
             msg = (
                 f"the model was trained on {leaf.describe()}; {source.name} has no column "
                 f"{name!r}, it has: {', '.join([*shapes][:20])}. Give such data, or say "
-                f"which columns they are, as in --data.columns {leaf.name}=COLUMNS:{leaf.kind}"
+                f"which columns they are, as in --columns {leaf.name}=COLUMNS:{leaf.kind}"
             )
             raise ValueError(msg)
     found = tuple(columns)

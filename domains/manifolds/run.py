@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,6 +102,13 @@ class _Best:
             save_tensors(self.path, weights, {"bound": repr(nll)})
         return {"bound": nll} | dict(self.also(denoiser) if self.also else {})
 
+    def keep(self, folder: RunFolder) -> None:
+        """Put the best weights in the place of the last, with the update that they are of."""
+        lines = [line for line in folder.read_metrics() if "bound" in line]
+        if self.path.exists() and lines:
+            step = min(lines, key=lambda line: float(line["bound"]))["step"]
+            save_tensors(folder.ema, load_tensors(self.path)[0], {"step": str(step)})
+
     def least(self) -> float:
         """The least so far."""
         return float(load_tensors(self.path)[1]["bound"]) if self.path.exists() else math.inf
@@ -154,8 +160,7 @@ def train(
         say=say,
     )
     if shard()[0] == 0:
-        if best.path.exists():
-            shutil.copyfile(best.path, folder.ema)
+        best.keep(folder)
         _keep_noise(Run.load(folder.path), data, say)
     return Run.load(folder.path)
 
@@ -215,11 +220,15 @@ class Run:
         path = self.folder.path / "likelihood.json"
         if not path.exists():
             return self.config.noise.sigma_min
-        try:
-            return float(read_json(path)["noise"])
-        except (KeyError, TypeError, ValueError) as error:
-            msg = f"{path} is damaged ({error}): remove it, or restore it from a copy"
-            raise ValueError(msg) from None
+        content, least = read_json(path), self.config.noise.sigma_min
+        noise = content.get("noise") if isinstance(content, dict) else None
+        if not isinstance(noise, float | int) or not least <= noise < 1:
+            msg = (
+                f"{path} is damaged: noise must be from noise.sigma_min = {least:g} to 1, got "
+                f"{noise!r}. Restore it from a copy, or remove it and train again to choose it"
+            )
+            raise ValueError(msg)
+        return float(noise)
 
     def drawing(self, **changes: float | str | None) -> Run:
         """The same run with other settings of the sampler; None leaves one as it is.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
@@ -80,7 +81,8 @@ def sample(
             by default as in the data.
         given: A part that every sample is to contain: of molecules a file, held where it is; of
             text the text itself, with {6} for six unknown tokens ("To be {6} not to be"); what has
-            no gap is the beginning of a window of running text, the rest of which is drawn.
+            no gap is the beginning of a window of running text, the rest of which is drawn; of
+            manifolds whole leaves, in the units of the data (place=12.5,41.9).
         only_valid: Draw until so many are valid, and keep those; the rate of all drawn is told. Of
             molecules alone.
         sampler: How samples are drawn.
@@ -91,7 +93,7 @@ def sample(
     domain.commands.sample(
         run,
         n,
-        None if out is None else Path(out),
+        None if out is None else _path("out", out),
         folder=out is not None and out.endswith(("/", os.sep)),
         condition=_pairs("condition", tuple(chain(*condition))),
         guidance=_scale(tuple(chain(*guidance))),
@@ -176,12 +178,14 @@ def score(
     run: tyro.conf.Positional[Path],
     data: Annotated[str, tyro.conf.arg(metavar="PATH")],
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    columns: str | None = None,
     draws: int | None = None,
     steps: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """How likely the model holds samples to be: a bound on -log p of each, by leaf.
+    """How likely the model holds samples to be: of manifolds the exact log density of each, of
+    molecules and text a bound on -log p of each, by leaf.
 
     Args:
         run: Folder of the run.
@@ -189,30 +193,60 @@ def score(
             .txt of text is read as it stands; in one that `sample` wrote, a line end inside a
             text is a backslash and an n.
         out: CSV file to write, a row per sample; without one, a summary is printed.
+        columns: Which columns of the file are the leaves of the model, as in training
+            ("lat,lon:sphere"); of manifolds alone, by default those of the same names.
         draws: Monte-Carlo repetitions, at least 2; their spread is the error. By default 4 of
-            molecules, 16 of text.
+            molecules, 16 of text. Of manifolds the number of random probes of the divergence,
+            which is exact by default.
         steps: Steps of the chain whose bound it is; by default 500 of molecules, infinitely many
-            of text.
+            of text; not of manifolds.
         seed: Start of the random numbers.
         overwrite: Whether OUT may be replaced.
     """
     domain = load(RunFolder(run).domain)
     asked = {"draws": draws, "steps": steps}
     known = {name: value for name, value in asked.items() if value is not None}
-    domain.commands.score(run, _path("data", data), out, seed=seed, overwrite=overwrite, **known)
+    taken = _columns(domain.commands.score, columns)
+    domain.commands.score(
+        run, _path("data", data), out, seed=seed, overwrite=overwrite, **known, **taken
+    )
 
 
 def doctor(
     path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")],
-    domain: str = "molecules",
+    domain: str | None = None,
+    columns: str | None = None,
 ) -> None:
     """Look at a data file before training, and say what training would do with it.
 
     Args:
         path: File or folder of data.
-        domain: Kind of data.
+        domain: Kind of data, molecules by default; with --columns, manifolds.
+        columns: Which columns are a point of which space ("lat,lon:sphere"); of manifolds alone,
+            where names and values say it by default.
     """
-    load(domain).commands.doctor(_path("path", path))
+    name = domain or ("molecules" if columns is None else "manifolds")
+    look = load(name).commands.doctor
+    try:
+        look(_path("path", path), **_columns(look, columns))
+    except ValueError as error:
+        if domain is not None or columns is not None:
+            raise
+        others = " or ".join(f"--domain {other}" for other in DOMAINS if other != name)
+        msg = f"{error} (looked at as {name}; if they are no such data, say {others})"
+        raise ValueError(msg) from None
+
+
+def _columns(function: Callable[..., None], columns: str | None) -> dict[str, str]:
+    """The columns that are asked for, as an argument of a domain that has such.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if columns is not None and "columns" not in signature(function).parameters:
+        msg = f"--columns {columns} is of manifolds alone: leave it out"
+        raise ValueError(msg)
+    return {} if columns is None else {"columns": columns}
 
 
 def inspect(run: tyro.conf.Positional[Path]) -> None:

@@ -32,6 +32,10 @@ structdiff COMMAND --help says more; structdiff train molecules --help lists eve
 _FIELD = re.compile(
     r"\d+ validation errors? for \w+ (\S+) (.*?) \[type=\w+, input_value=(.*?), input_type=\w+\]"
 )
+# The same, of settings that do not go together: no field is named.
+_TOGETHER = re.compile(
+    r"\d+ validation errors? for \w+ , (.*?) \[type=\w+, input_value=(.*?), input_type=\w+\]"
+)
 _LONG = {"--data": "--data.path", "--condition": "--data.conditions"}
 
 
@@ -130,7 +134,8 @@ def _parse(function: Callable[..., None], program: str, words: list[str]) -> Cal
         plain = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+|-{4,}", " ", said.getvalue())
         plain = re.sub(r"For further information visit\s+\S+", "", plain)
         plain = re.sub(r"For full helptext.*|Value error|Parsing error", "", plain, flags=re.S)
-        plain = _FIELD.sub(r"\1 = \3: \2", " ".join(plain.split()))
+        plain = _TOGETHER.sub(r"\1", " ".join(plain.split()))
+        plain = _FIELD.sub(r"\1 = \3: \2", plain)
         msg = f"{plain} ({program} --help lists what is allowed)"
         raise ValueError(msg) from None
     return ready

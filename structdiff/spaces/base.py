@@ -104,11 +104,11 @@ class Manifold(ABC):
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """Smooth coordinates of moderate size that tell points apart, `(rows, F)`, for networks."""
+        """Smooth coordinates of moderate size that tell points apart, `(rows, F)`, for nets."""
 
     @abstractmethod
     def belongs(self, x: Tensor, tolerance: float = 1e-4) -> Belonging:
-        """Which rows of `x` are points, up to a tolerance, and what is wrong with the first other.
+        """Which rows of `x` are points, up to a tolerance, and what is wrong with the first not.
 
         Raises:
             ValueError: If `x` has not the shape `(rows, *point)`.

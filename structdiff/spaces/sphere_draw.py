@@ -19,8 +19,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy.interpolate import make_interp_spline
-from scipy.special import gammainccinv, gammaincinv
 from torch import Tensor
 
 from structdiff.spaces import igso3
@@ -97,6 +95,8 @@ def _chebyshev(x: Tensor, count: int) -> Tensor:
 @lru_cache(maxsize=8)
 def _table(dimension: int) -> tuple[float, float, Tensor]:
     """The range of squared lengths, and the coefficients of g, `(lengths, times)`."""
+    from scipy.special import gammainccinv, gammaincinv
+
     half = dimension / 2
     low, high = (
         2 * float(gammaincinv(half, _RANK)),
@@ -129,6 +129,9 @@ def _stretch(dimension: int, tau: float, squares: np.ndarray) -> np.ndarray:
     The law of the angle is integrated from either end, panel by panel, so that both tails keep
     their digits; theta / r is then a smooth function of r^2.
     """
+    from scipy.interpolate import make_interp_spline
+    from scipy.special import gammainccinv, gammaincinv
+
     end = min(math.pi, math.sqrt(tau) * (math.sqrt(squares.max()) + 3))
     node, weight = np.polynomial.legendre.leggauss(5)
     width = end / _PANELS

@@ -52,7 +52,8 @@ class ExactDenoiser(Denoiser):
     def __init__(self, process: Process, data: Batch, weights: Tensor | None = None) -> None:
         super().__init__()
         if not process.offers(Conditional):
-            msg = f"the exact denoiser needs densities: {type(process).__name__} is not Conditional"
+            name = type(process).__name__
+            msg = f"the exact denoiser needs densities: {name} is not Conditional"
             raise ValueError(msg)
         if weights is not None and weights.shape != (data.samples,):
             msg = f"weights must have shape ({data.samples},), got {tuple(weights.shape)}"

@@ -68,7 +68,7 @@ def test_a_wrapped_normal_integrates_to_one(scale: float) -> None:
 
 @pytest.mark.parametrize("name", ["heat", "wrapped flat", "wrapped hyperbolic"])
 def test_draws_have_the_density(name: str) -> None:
-    """The entropy from draws by the density is that of nearest neighbours (Kozachenko-Leonenko)."""
+    """The mean log density of draws is that of nearest neighbours (Kozachenko-Leonenko)."""
     law, rows = LAWS[name], 4000
     x = draws(law, rows)
     gaps = torch.stack([law.manifold.distance(x, x.roll(k, 0)) for k in range(1, 1500)])

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from structdiff import Layout
-from structdiff.spaces import Whole, Subspace, ZeroCentre
+from structdiff.spaces import Subspace, Whole, ZeroCentre
 
 COUNTS = [1, 4, 0, 2]
 LAYOUT = Layout.ragged(COUNTS)

@@ -78,7 +78,11 @@ class TextTable(Source):
         self.shapes = dict.fromkeys(self._place, ())
         form = f"{self._width} columns between {_NAMES[self._delimiter]}"
         said = ", ".join(self._place) if self._width <= 12 else ""
-        head = f"header {said}".strip() if self.named else "no header: columns are column_1, column_2, ..."
+        head = (
+            f"header {said}".strip()
+            if self.named
+            else "no header: columns are column_1, column_2, ..."
+        )
         self.notes = (f"{form}; {head}; rows from line {self._start}",)
 
     def _is_header(self, row: list[str]) -> bool:

@@ -42,6 +42,7 @@ def score(
     data: Path,
     out: Path | None,
     *,
+    columns: str | None = None,
     draws: int | None = None,
     steps: int | None = None,
     seed: int,
@@ -59,10 +60,15 @@ def score(
     if steps is not None:
         msg = "densities of points are solved to a tolerance, not in steps: leave out --steps"
         raise ValueError(msg)
+    if draws is not None and draws < 1:
+        msg = f"draws must be at least 1, got {draws}: leave it out for the exact divergence"
+        raise ValueError(msg)
     if out is not None:
         check_table(out, facts_of(out), overwrite=overwrite)
     model = Run.load(run)
-    points = read_points(data, model.codec, skip_bad=model.config.data.skip_bad)
+    points = read_points(data, model.codec, columns=columns, skip_bad=model.config.data.skip_bad)
+    for note in points.notes:
+        print(f"{data}: {note}")
     scores = model.score(points, probes=draws, seed=seed)
     print(scores.summary())
     if out is None:
@@ -72,6 +78,6 @@ def score(
     print(f"written: {out}, and what its numbers are: {facts_of(out)}")
 
 
-def doctor(path: Path) -> None:
+def doctor(path: Path, columns: str | None = None) -> None:
     """Look at points before training."""
-    print(examine(str(path)))
+    print(examine(str(path), columns=columns))
