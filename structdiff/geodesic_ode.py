@@ -54,6 +54,8 @@ _TABLEAU: tuple[tuple[float, ...], ...] = (
 _ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 _FIRST = 0.01
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 5.0
+_LEAST = 1e-13
+"""The shortest step, of the whole way: what needs a shorter one (NaN does) is given up."""
 _REACH = 0.4
 """The most of an injectivity radius that one step may go: its stages stay inside the chart."""
 
@@ -98,7 +100,8 @@ def integrate(
 
     Raises:
         ValueError: If the tolerance is not positive.
-        ArithmeticError: If samples are not at the end after `limit` steps, or not finite.
+        ArithmeticError: If samples are not at the end after `limit` steps, or would need steps of
+            no length, as samples do that are not finite.
     """
     if not tolerance > 0:
         msg = f"tolerance must be positive, got {tolerance}"
@@ -111,9 +114,9 @@ def integrate(
     totals: Record = {name: torch.zeros_like(rate) for name, rate in rates.items()}
     calls = 1
     for _ in range(limit):
-        going = t != end
+        going = (t != end) & (h.abs() > _LEAST * abs(end - start))
         if not bool(going.any()):
-            return Path(x, totals, calls)
+            break
         h = walk.bounded(first, t, h)
         new, sums, (last, last_rates), error = walk.step(x, first, rates, t, h)
         calls += len(_NODES) - 1
@@ -127,9 +130,13 @@ def integrate(
         scale = _SAFETY * error.clamp(min=1e-10) ** -0.2
         h = h * torch.nan_to_num(scale, nan=_SHRINK).clamp(_SHRINK, _GROW)
     ids = batch.ids[t != end].tolist()
+    if not ids:
+        return Path(x, totals, calls)
+    steps = (calls - 1) // (len(_NODES) - 1)
     msg = (
-        f"the equation did not reach t = {end:g} in {limit} steps for {len(ids)} samples "
-        f"(ids {ids[:10]}): raise the tolerance, {tolerance:g}, or begin at a later time"
+        f"the equation did not reach t = {end:g} in {steps} steps for {len(ids)} samples "
+        f"(ids {ids[:10]}): see that they and the field are finite, raise the tolerance, "
+        f"{tolerance:g}, or begin at a later time"
     )
     raise ArithmeticError(msg)
 

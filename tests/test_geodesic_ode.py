@@ -121,6 +121,19 @@ def test_refusals() -> None:
         integrate(blown, {"x": Euclidean(3)}, Batch.of(x), 0.0, 1.0, tolerance=1e-6, limit=60)
 
 
+def test_what_is_not_finite_is_given_up_soon() -> None:
+    """Not after ten thousand steps; the samples are named."""
+    x, seen = torch.tensor([[0.3], [math.nan], [1.0]]), []
+
+    def field(at: Mapping[str, Tensor], t: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        seen.append(t)
+        return {"x": -at["x"].sin()}, {}
+
+    with pytest.raises(ArithmeticError, match=r"for 1 samples \(ids \[1\]\): see that they"):
+        integrate(field, {"x": Torus(1)}, Batch.of(x), 0.0, 1.0, tolerance=1e-6)
+    assert len(seen) < 500
+
+
 def test_no_step_leaves_its_chart() -> None:
     """A fast turn of the circle: many times round, in steps below the injectivity radius."""
     speed = 100 * math.pi

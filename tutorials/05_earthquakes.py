@@ -18,6 +18,7 @@
 
 # %%
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -39,21 +40,97 @@ plt.rcParams.update({"figure.dpi": 130, "savefig.bbox": "tight"})
 
 # %% [markdown]
 # ## The data
-# 1,500 epicentres of significant earthquakes, from the catalogue of NOAA, lie in a table beside
-# this page. Any table with two such columns will do, by its path and `columns="lat,lon:sphere"`;
-# these have names that are understood. A fifth is held out, and looked at only at the end.
+# Any table with two columns of latitudes and longitudes will do, by its path and
+# `columns="lat,lon:sphere"`. Name one by the environment variable `EARTHQUAKES`, for instance the
+# significant earthquakes of NOAA's catalogue (`data/quakes_all.csv` of the public repository
+# oxcsml/riemannian-score-sde). Without one, this page makes a stand-in: 1,500 epicentres strewn
+# along a dozen seismic belts, thick on some and thin on others, with a few anywhere.
 #
-# A place becomes a unit vector. Densities are against the area of the unit sphere, 4 pi, so a
-# model that knows nothing has -2.53 nats everywhere.
+# A fifth is held out. A place becomes a unit vector; densities are against the area of the unit
+# sphere, 4 pi, so a model that knows nothing has -2.53 nats everywhere.
 
 # %%
-here = Path(__file__).parent if "__file__" in globals() else Path()
-table = here / "earthquakes.csv"
+BELTS = {  # weight, then corners as longitude, latitude
+    "South America": (3, (-73, -45), (-72, -30), (-75, -15), (-81, -3), (-80, 5)),
+    "Central America": (
+        2,
+        (-85, 10),
+        (-96, 15),
+        (-105, 19),
+        (-116, 31),
+        (-122, 38),
+        (-125, 45),
+    ),
+    "Alaska": (2, (-138, 58), (-150, 60), (-165, 54), (-178, 52)),
+    "Japan": (4, (160, 54), (150, 46), (143, 40), (140, 34), (142, 24), (145, 15)),
+    "Philippines": (2, (131, 31), (124, 24), (121, 20), (125, 10), (127, 3)),
+    "Indonesia": (4, (95, 5), (98, 0), (103, -5), (110, -9), (120, -10), (130, -7)),
+    "Solomons": (
+        3,
+        (135, -3),
+        (145, -5),
+        (152, -5),
+        (160, -10),
+        (167, -16),
+        (170, -22),
+    ),
+    "Tonga": (2, (-174, -15), (-175, -22), (-178, -30), (178, -38), (170, -43)),
+    "Mediterranean": (3, (-6, 36), (13, 42), (20, 40), (27, 38), (35, 38), (44, 39)),
+    "Asia": (
+        3,
+        (50, 35),
+        (58, 30),
+        (66, 30),
+        (72, 36),
+        (80, 32),
+        (88, 28),
+        (95, 26),
+        (97, 22),
+    ),
+    "Atlantic": (
+        1,
+        (-18, 65),
+        (-30, 50),
+        (-40, 30),
+        (-43, 15),
+        (-25, 0),
+        (-14, -15),
+        (-14, -40),
+    ),
+}
+
+
+def stand_in(path: Path, number: int = 1500) -> Path:
+    """Points along the belts, about two degrees to either side; one in fifty anywhere."""
+    rng = np.random.default_rng(0)
+    weights = np.array([belt[0] for belt in BELTS.values()], float)
+    lines = ["latitude,longitude"]
+    for kind in rng.choice(len(BELTS), number, p=weights / weights.sum()):
+        corners = np.array(list(BELTS.values())[kind][1:], float)
+        corners[:, 0] = np.rad2deg(np.unwrap(np.deg2rad(corners[:, 0])))
+        along = rng.uniform(0, len(corners) - 1)
+        first, share = int(along), along % 1
+        place = (1 - share) * corners[first] + share * corners[first + 1]
+        longitude, latitude = place + rng.normal(0, 2, 2)
+        if rng.uniform() < 0.02:
+            longitude, latitude = (
+                rng.uniform(-180, 180),
+                np.rad2deg(np.arcsin(rng.uniform(-1, 1))),
+            )
+        lines.append(f"{latitude:.1f},{(longitude + 180) % 360 - 180:.1f}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+table = Path(os.environ.get("EARTHQUAKES") or stand_in(Path("05_stand_in.csv")))
 data = read(table)
 print(data.report)
 (leaf,) = data.codec.leaves
 sphere = data.codec.spaces[leaf.name]
-quakes = {part: getattr(data, part).leaves[leaf.name] for part in ("train", "validation", "test")}
+quakes = {
+    part: getattr(data, part).leaves[leaf.name]
+    for part in ("train", "validation", "test")
+}
 print(f"uniform: {-sphere.log_volume:.2f} nats")
 
 # %% [markdown]
@@ -110,16 +187,24 @@ for place in zip(latitude[:4], longitude[:4], strict=True):
 
 samples = data.codec.encode(drawn)[leaf.name].double()
 anywhere = torch.nn.functional.normalize(
-    torch.randn(1500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=1
+    torch.randn(
+        1500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ),
+    dim=1,
 )
 print("degrees to the nearest known earthquake: a half, nine of ten within")
-for name, points in {"held out": quakes["test"], "drawn": samples, "anywhere": anywhere}.items():
+for name, points in {
+    "held out": quakes["test"],
+    "drawn": samples,
+    "anywhere": anywhere,
+}.items():
     gap = torch.rad2deg(nearest(sphere, points.double(), quakes["train"].double()))
     half, most = gap.quantile(0.5), gap.quantile(0.9)
     print(f"{name:9} {half:5.1f} {most:5.1f}")
 
 # %% [markdown]
-# TEXT
+# Drawn places are as near to known earthquakes as the held-out ones are; places anywhere are ten
+# times as far. None is a copy: the model has 115,000 weights and no table of points.
 #
 # ## Likelihood
 # The walk without noise is a flow on the sphere, and a flow carries density along. `score` follows
@@ -130,17 +215,26 @@ scores = run.score(data.test, progress=False)
 print(scores.summary())
 gain = scores.total - by_kernel
 error = gain.std(ddof=1) / math.sqrt(len(gain))
-print(f"the network, less the kernels: {gain.mean():.3f} +- {error:.3f} nats an earthquake")
+print(
+    f"the network, less the kernels: {gain.mean():.3f} +- {error:.3f} nats an earthquake"
+)
+assert scores.total.mean() > 1 - sphere.log_volume, (
+    "worse than a nat above the uniform law"
+)
 
 # %% [markdown]
-# TEXT
+# On the stand-in both come out alike within the error: a kernel estimate whose width was fitted is
+# hard to beat on points strewn evenly about lines. On the catalogue itself, with a larger network
+# and a longer training, the network is ahead (see the README of the domain).
 #
 # ## Where the two differ
 # The mean hides much. For each held-out earthquake there is a difference; the largest of either
 # sign, with the distance to the nearest earthquake that both have seen.
 
 # %%
-gap = torch.rad2deg(nearest(sphere, quakes["test"].double(), quakes["train"].double())).numpy()
+gap = torch.rad2deg(
+    nearest(sphere, quakes["test"].double(), quakes["train"].double())
+).numpy()
 order = np.argsort(gain)
 place = data.codec.decode(data.test.batch())
 print("latitude longitude   kernels   network   nearest, degrees")
@@ -148,11 +242,17 @@ for i in (*order[:4], *order[-4:]):
     where = [place.columns[name][i] for name in leaf.columns]
     print("{:8.1f} {:9.1f}".format(*where), end="")
     print(f"{by_kernel[i]:10.2f} {scores.total[i]:9.2f} {gap[i]:18.1f}")
-for name, some in {"near": gap < 1, "between": (gap >= 1) & (gap < 4), "far": gap >= 4}.items():
+for name, some in {
+    "near": gap < 1,
+    "between": (gap >= 1) & (gap < 4),
+    "far": gap >= 4,
+}.items():
     print(f"{name:8} {some.sum():4} earthquakes, {gain[some].mean():6.2f} nats")
 
 # %% [markdown]
-# TEXT
+# Near known earthquakes the kernels win a little: they hold the very points. Far from all of them the
+# network is better, by more than a nat: its density has soft flanks, that of the kernels falls to the
+# uniform floor.
 #
 # ## The picture
 # Above, the data and the samples; below, the log density of the model with the held-out
@@ -177,7 +277,7 @@ figure = sphere_maps(
     test=quakes["test"].numpy(),
     centre=150,
     pixels=90,
-    title="significant earthquakes",
+    title="epicentres",
 )
 save(figure, "05_earthquakes.png")
 

@@ -89,7 +89,7 @@ print(f"mean log density {nats:.2f} nats, of uniform rotations {-space.log_volum
 # add up their times, the density of noisy data is known at every t, too.
 
 # %%
-schedule = sd.Geometric(0.04, 2.5)
+schedule = sd.Geometric(0.04, 1.8)
 process = sd.Brownian(schedule, space, ScaledScore())
 bound = process.bind(sd.Batch.of(data))
 print("   t   sigma   moved by, degrees   mean log density")
@@ -100,7 +100,7 @@ for time in (0.0, 0.25, 0.5, 0.75, 1.0):
     print(f"{time:4.2f} {sigma:7.2f} {moved:19.0f} {log_truth(noisy, sigma**2).mean():18.2f}")
 left = float(bound.prior_divergence(data[:1]))
 print(f"left of the data at t = 1: {left:.4f} nats")
-assert left < 0.001
+assert left < 0.01
 
 # %% [markdown]
 # ## A denoiser
@@ -133,7 +133,7 @@ class Network(nn.Module):
         return self.layers(torch.cat([entries, waves.sin(), waves.cos(), clock[:, None] / 4], 1))
 
 
-TRAINING = {"steps": 800, "batch_size": 256, "learning_rate": 4e-3}
+TRAINING = {"steps": 1000, "batch_size": 256, "learning_rate": 3e-3, "ema": 0.995}
 models = {"score": sd.fit(data, process, Network(3), **TRAINING)}
 rotations = sd.sample(models["score"], 4000)
 error = (rotations.mT @ rotations - torch.eye(3)).abs().max()
@@ -252,13 +252,17 @@ for name in ("score", "flow", "exact"):
 # about it. Below, the angle of the rotation and the tilt, with uniform rotations as dashes.
 
 # %%
-picture("so3", drawn["score", "Adaptive"], data, "06_rotations.png", title="crystals of a sheet")
+side = turn(torch.tensor([75]), 1)  # the sheet on its side, so that no corner of the map is hit
+picture(
+    "so3", side @ drawn["score", "DDPM, 100 calls"], side @ data, "06_rotations.png",
+    title="crystals of a rolled sheet",
+)  # fmt: skip
 
-figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained", sharey=True)
+figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained", sharey=True)
 for axis, (name, (true, ours)) in zip(axes, found.items(), strict=True):
-    axis.plot([-9, 4], [-9, 4], color="0.8", linewidth=0.8, zorder=0)
+    axis.plot([-6, 3], [-6, 3], color="0.8", linewidth=0.8, zorder=0)
     axis.scatter(true, ours, s=4, c="#3a63d8", linewidths=0, alpha=0.6)
-    axis.set(title=name, xlabel="true log density", xlim=(-9, 4), ylim=(-9, 4))
+    axis.set(title=name, xlabel="true log density", xlim=(-6, 3), ylim=(-6, 3), aspect="equal")
 axes[0].set_ylabel("log density of the model")
 figure.savefig("06_density.png")
 plt.close(figure)

@@ -142,13 +142,13 @@ def score(
     if not len(points):
         msg = "there are no points to score: give some"
         raise ValueError(msg)
-    device, found = next(denoiser.parameters()).device, list[Density]()
+    weight, found = next(denoiser.parameters()), list[Density]()
     start = max(_LEAST, time_of(config, codec, noise))
     with tqdm(total=len(points), unit="point", disable=not progress) as bar:
         for part in np.split(np.arange(len(points)), range(_TOGETHER, len(points), _TOGETHER)):
             density = flow_log_prob(
                 denoiser,
-                points.collate(part).to(device),
+                points.collate(part, weight.dtype).to(weight.device),
                 start=start,
                 tolerance=tolerance,
                 probes=probes,

@@ -184,8 +184,10 @@ def score(
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """How likely the model holds samples to be: of manifolds the exact log density of each, of
-    molecules and text a bound on -log p of each, by leaf.
+    """How likely the model holds samples to be.
+
+    Of manifolds that is the log density of each, of molecules and text a bound on -log p of each,
+    by leaf.
 
     Args:
         run: Folder of the run.

@@ -5,7 +5,15 @@ from typing import Any
 from structdiff.spaces.base import Belonging, Compact, Framed, HeatKernel, Manifold
 from structdiff.spaces.euclidean import Euclidean
 from structdiff.spaces.hyperbolic import Hyperbolic, PoincareBall
-from structdiff.spaces.laws import HeatLaw, Law, UniformLaw, WrappedNormal
+from structdiff.spaces.laws import (
+    HeatLaw,
+    Law,
+    PowerLaw,
+    ProductLaw,
+    UniformLaw,
+    WrappedNormal,
+    natural_law,
+)
 from structdiff.spaces.powers import power
 from structdiff.spaces.products import product
 from structdiff.spaces.se3 import SE3
@@ -32,6 +40,8 @@ __all__ = [
     "LogEuclidean",
     "Manifold",
     "PoincareBall",
+    "PowerLaw",
+    "ProductLaw",
     "Simplex",
     "Sphere",
     "Subspace",
@@ -40,6 +50,7 @@ __all__ = [
     "Whole",
     "WrappedNormal",
     "ZeroCentre",
+    "natural_law",
     "power",
     "product",
 ]

@@ -96,7 +96,7 @@ class Manifold(ABC):
 
     @abstractmethod
     def log_jacobian(self, x: Tensor, v: Tensor) -> Tensor:
-        """log |det d exp_x| at `v`, `(rows,)`: how `exp` stretches volume; -inf where conjugate."""
+        """log |det d exp_x| at `v`, `(rows,)`: how `exp` stretches volume; -inf if conjugate."""
 
     @abstractmethod
     def origin(self, dtype: torch.dtype, device: torch.device | str) -> Tensor:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from structdiff.spaces.lean import lean
+
 __all__ = ["arsinhc", "boost", "dot", "height", "log_sinhc", "rotated", "sinhc", "transpose"]
 
 _SMALL = 1e-6
@@ -44,11 +46,8 @@ def _share(x2: Tensor, xu: Tensor) -> Tensor:
     return torch.maximum(full, flat.clamp(max=-1)).clamp(max=0)
 
 
-def boost(x: Tensor, u: Tensor, axis: int) -> Tensor:
-    """The part in R^n of B_x u for a point u, both given by theirs.
-
-    (4) with the terms in x' . c, so that it holds, with its derivatives, for any constant a.
-    """
+def _boost(x: Tensor, u: Tensor, axis: int) -> Tensor:
+    """(4) with the terms in x' . c, so that it holds, with its derivatives, for any constant a."""
     x2, xu = dot(x, x, axis), dot(x, u, axis)
     one = torch.ones_like(x2)
     x0, u0 = (one + x2).sqrt(), (one + dot(u, u, axis)).sqrt()
@@ -60,17 +59,43 @@ def boost(x: Tensor, u: Tensor, axis: int) -> Tensor:
     return torch.addcmul(c, slope, x)
 
 
+def _boost_value(x: Tensor, u: Tensor, axis: int) -> Tensor:
+    """The same in place."""
+    x2, xu = dot(x, x, axis), dot(x, u, axis)
+    one = torch.ones_like(x2)
+    x0, u0 = (one + x2).sqrt_(), dot(u, u, axis).add_(one).sqrt_()
+    a = torch.maximum(xu / x2.clamp_(min=_TINY), xu.clamp(max=-1)).clamp_(max=0)
+    c = torch.addcmul(u, a, x, value=-1)
+    xc = dot(x, c, axis)
+    top = dot(c, c, axis).add_(one).addcmul_(a, a, value=-1).addcmul_(a, xc, value=2)
+    slope = top.div_(u0.addcmul_(a, x0, value=-1)).addcdiv_(xc, x0.add_(one))
+    return c.addcmul_(slope, x)
+
+
+boost = lean(_boost_value, _boost)
+"""The part in R^n of B_x u for a point u, both given by theirs, along an axis."""
+
+
 # Functions of s = r^2, smooth at 0: f(max(s, S)), and below S = _SMALL Taylor's series around S,
 # which is 1e-18 off at 0.
 
 
-def sinhc(s: Tensor) -> Tensor:
-    """sinh(r) / r = 1 + s / 6 + s^2 / 120 + s^3 / 5040 + ..."""
+def _sinhc(s: Tensor) -> Tensor:
+    """1 + s / 6 + s^2 / 120 + s^3 / 5040 + ..."""
     large = s.clamp(min=_SMALL)
     r = large.sqrt()
     below = (s - _SMALL).clamp(max=0)
     far = torch.add(torch.sinh(r) / r, below, alpha=1 / 6 + _SMALL / 60)
     return torch.addcmul(far, below, below, value=1 / 120)
+
+
+def _sinhc_value(s: Tensor) -> Tensor:
+    r = s.clamp(min=_TINY).sqrt_()
+    return torch.sinh(r).div_(r)
+
+
+sinhc = lean(_sinhc_value, _sinhc)
+"""sinh(r) / r of s."""
 
 
 def log_sinhc(s: Tensor) -> Tensor:
@@ -83,8 +108,8 @@ def log_sinhc(s: Tensor) -> Tensor:
     return torch.addcmul(far, below, below, value=-1 / 180)
 
 
-def arsinhc(s: Tensor) -> Tensor:
-    """arsinh(r) / r = 1 - s / 6 + 3 s^2 / 40 - ..., as a multiple of it at S: it may be tiny."""
+def _arsinhc(s: Tensor) -> Tensor:
+    """1 - s / 6 + 3 s^2 / 40 - ..., as a multiple of it at S: it may be tiny."""
     large = s.clamp(min=_SMALL)
     r = large.sqrt()
     below = (s - _SMALL).clamp(max=0)
@@ -92,6 +117,15 @@ def arsinhc(s: Tensor) -> Tensor:
     share = torch.addcmul(_SLOPE * below, below, below, value=3 / 40)
     return torch.addcmul(far, far, share)
 
+
+def _arsinhc_value(s: Tensor) -> Tensor:
+    r = s.clamp(min=_TINY).sqrt_()
+    one = torch.ones_like(r)
+    return torch.addcdiv(r, r * r, one + torch.addcmul(one, r, r).sqrt_()).log1p_().div_(r)
+
+
+arsinhc = lean(_arsinhc_value, _arsinhc)
+"""arsinh(r) / r of s."""
 
 _SLOPE = -1 / 6 + _SMALL * (3 / 20 - 1 / 36)
 

@@ -10,7 +10,7 @@ coordinates. With r = |v|, and theta in [0, pi] the angle between x and y,
 u is computed from the shorter of y - x and y + x, so it keeps its digits near x and near -x.
 Vectors of up to 4 components are lists of their components, each a vector over rows: on a CPU
 this is several times faster than sums over a short last axis. The heat kernel is described in
-`structdiff.spaces.sphere_kernel`.
+`structdiff.spaces.sphere_kernel` and, for S^2, in `structdiff.spaces.s2_kernel`.
 
 References:
     Optimization Algorithms on Matrix Manifolds (Absil, Mahony and Sepulchre, 2008).
@@ -27,7 +27,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from structdiff.spaces import s2_kernel, sphere_values
 from structdiff.spaces.base import Belonging, HeatKernel
+from structdiff.spaces.lean import lean
 from structdiff.spaces.sphere_draw import draw, normals
 from structdiff.spaces.sphere_kernel import Angle, entropy, kernel_of, log_volume
 from structdiff.spaces.torus import Torus
@@ -82,21 +84,16 @@ class Sphere(HeatKernel):
         self.point = (dimension + 1,)
         self.tangent = (dimension + 1,)
         self.dimension = dimension
+        if dimension == 2:
+            s2_kernel.table()
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         """The point cos(r) x + sin(r) / r v."""
-        a, b = _split(x), _split(v)
-        square = _dot(b, b)
-        r, small = _root(square)
-        along = choose(small, horner(square, _COS), torch.cos(r))
-        aside = choose(small, horner(square, _SINC), torch.sin(r) / r)
-        return _join([torch.addcmul(along * p, aside, q) for p, q in zip(a, b, strict=True)])
+        return _exp(x, v)
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
         """The vector theta / sin(theta) u; its length is at most pi."""
-        start = _split(x)
-        arc = _arc(_way(start, _split(y)), start)
-        return _join([arc.factor * p for p in arc.direction])
+        return _log(x, y)
 
     def transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """`v` turned with the plane of `x` and `y`; opposite points are joined as by `log`."""
@@ -119,9 +116,7 @@ class Sphere(HeatKernel):
 
     def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
         """The vector v - <x, v> x."""
-        a, b = _split(x), _split(v)
-        along = _dot(a, b)
-        return _join([torch.addcmul(q, along, p, value=-1) for p, q in zip(a, b, strict=True)])
+        return torch.addcmul(v, (x * v).sum(1, keepdim=True), x, value=-1)
 
     def frame(self, x: Tensor) -> Tensor:
         """The images of the coordinate axes 1 to n under the reflection of axis 0 to x or -x."""
@@ -212,7 +207,10 @@ class Sphere(HeatKernel):
         """Logarithm of the heat kernel; the wrapped normal on S^1."""
         if self.dimension == 1:
             return _CIRCLE.log_kernel(torch.zeros_like(x[:, :1]), _signed(x, y), tau)
-        angle = _angle(_way(_split(x), _split(y)))
+        way = _way(_split(x), _split(y))
+        if self.dimension == 2:
+            return s2_kernel.log_kernel(Angle(way.gap, way.behind), tau.to(way.gap))
+        angle = _angle(way)
         return kernel_of(self.dimension, angle, tau.to(angle.gap))[0].to(x.dtype)
 
     def score(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
@@ -221,6 +219,9 @@ class Sphere(HeatKernel):
             steep = _CIRCLE.score(torch.zeros_like(x[:, :1]), _signed(x, y), tau)
             return steep * torch.stack([-y[:, 1], y[:, 0]], 1)
         way = _way(_split(y), _split(x))
+        if self.dimension == 2:
+            rise = s2_kernel.slope(Angle(way.gap, way.behind), tau.to(way.gap))
+            return _join([rise * p for p in way.chord])
         angle = _angle(way)
         _, rise = kernel_of(self.dimension, angle, tau.to(angle.gap))
         rise = rise.to(x.dtype).reshape(way.gap.shape)
@@ -314,6 +315,27 @@ def _mend(chord: Parts, x: Parts, lost: Tensor) -> Parts:
     (whole,) = mended
     start = [whole[:, :1] - share * sign, whole[:, 1:2] + lost]
     return [torch.cat([*start, whole[:, 2:]], 1)]
+
+
+def _safe_exp(x: Tensor, v: Tensor) -> Tensor:
+    """With series at v = 0."""
+    a, b = _split(x), _split(v)
+    square = _dot(b, b)
+    r, small = _root(square)
+    along = choose(small, horner(square, _COS), torch.cos(r))
+    aside = choose(small, horner(square, _SINC), torch.sin(r) / r)
+    return _join([torch.addcmul(along * p, aside, q) for p, q in zip(a, b, strict=True)])
+
+
+def _safe_log(x: Tensor, y: Tensor) -> Tensor:
+    """With series at y = x and without the direction's derivative at -x."""
+    start = _split(x)
+    arc = _arc(_way(start, _split(y)), start)
+    return _join([arc.factor * p for p in arc.direction])
+
+
+_exp = lean(sphere_values.exp, _safe_exp)
+_log = lean(sphere_values.log, _safe_log)
 
 
 # Arithmetic on components: a list of vectors over rows, or of one matrix where they are many.

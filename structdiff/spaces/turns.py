@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from structdiff.spaces.lean import lean
+
 __all__ = [
     "Turn",
     "across",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _SMALL = 1e-3
+_TINY = 1e-30
 
 Triple = tuple[Tensor, Tensor, Tensor]
 Entries = list[list[Tensor]]
@@ -120,13 +123,21 @@ def half_turn(v: Tensor) -> tuple[Tensor, Triple]:
     return cosine, (factor * a, factor * b, factor * c)
 
 
-def half_sine(square: Tensor) -> tuple[Tensor, Tensor]:
-    """cos(r / 2) and sin(r / 2) / r of r^2."""
+def _half_sine(square: Tensor) -> tuple[Tensor, Tensor]:
+    """With series at 0."""
     small = mask_of(_SMALL - square)
     half = choose(small, torch.ones_like(square), square).sqrt() / 2
     cosine = choose(small, horner(square, _COS_HALF), torch.cos(half))
     return cosine, choose(small, horner(square, _SINC_HALF), torch.sin(half) / (2 * half))
 
+
+def _half_sine_value(square: Tensor) -> tuple[Tensor, Tensor]:
+    half = (square / 4).clamp_(min=_TINY).sqrt_()
+    return torch.cos(half), torch.sin(half).div_(half + half)
+
+
+half_sine = lean(_half_sine_value, _half_sine)
+"""cos(r / 2) and sin(r / 2) / r of r^2."""
 
 _COS_HALF = [(-0.25) ** n / math.factorial(2 * n) for n in range(5)]
 _SINC_HALF = [0.5 * (-0.25) ** n / math.factorial(2 * n + 1) for n in range(5)]

@@ -7,9 +7,6 @@ import math
 import os
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -19,25 +16,9 @@ from structdiff.random import Generator
 from structdiff.spaces import volumes
 from structdiff.spaces.adapter import CompactGeomstats, Geomstats
 from structdiff.spaces.base import Compact
+from tests.spaces.oracle import geomstats
 
-os.environ["GEOMSTATS_BACKEND"] = "pytorch"
-
-
-@contextmanager
-def double() -> Iterator[None]:
-    """geomstats works with float64 as the default dtype only, and sets it when imported."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-with double():
-    pytest.importorskip("geomstats")
+with geomstats():
     from geomstats.geometry.full_rank_correlation_matrices import FullRankCorrelationMatrices
     from geomstats.geometry.grassmannian import Grassmannian
     from geomstats.geometry.hyperboloid import Hyperboloid
@@ -65,7 +46,7 @@ def optimal_transport() -> object:
     return space
 
 
-with double():
+with geomstats():
     MANIFOLDS = {
         "Stiefel": (Stiefel(5, 2), 7),
         "Grassmann": (Grassmannian(5, 2), 6),
@@ -108,7 +89,7 @@ def test_coordinates_are_orthonormal(name: str) -> None:
     space, metric = SPACES[name], MANIFOLDS[name][0].metric
     x = points(space, 20)
     v, w = space.noise(x, Generator(1)), space.noise(x, Generator(2))
-    with double():
+    with geomstats():
         truth = metric.inner_product(space.vector(x, v), space.vector(x, w), x)
     close(space.dot(v, w), truth, 1e-11)
     close(space.coordinates(x, space.vector(x, v)), v, 1e-12)
@@ -147,7 +128,7 @@ def test_exp_is_that_of_geomstats(name: str) -> None:
     x = points(space, 10)
     v = 0.2 * space.noise(x, Generator(1))
     y = space.exp(x, v)
-    with double():
+    with geomstats():
         close(y, manifold.metric.exp(space.vector(x, v), x), 1e-14)
     assert space.belongs(y, 1e-9).inside.all()
 
@@ -167,7 +148,7 @@ def test_log_undoes_exp(name: str) -> None:
 @pytest.mark.parametrize("frame", [(3, 2), (5, 3), (4, 4)])
 def test_stiefel_log_is_right_for_any_number_of_vectors(frame: tuple[int, int]) -> None:
     """geomstats' own does not undo its exp in Stiefel(3, 2)."""
-    with double():
+    with geomstats():
         space = Geomstats(Stiefel(*frame))
     x = points(space, 6)
     v = 0.3 * space.noise(x, Generator(1))
@@ -229,7 +210,7 @@ def test_log_jacobian_agrees_with_differences(name: str) -> None:
     columns = []
     for i in range(space.dimension):
         high, low = space.exp(x, v + h * frame[:, i]), space.exp(x, v - h * frame[:, i])
-        with double():
+        with geomstats():
             slope = space.coordinates(y, (high - low) / (2 * h))
         columns.append(torch.einsum("rij,rj->ri", there, slope.flatten(1)))
     truth = torch.linalg.slogdet(torch.stack(columns, -1))[1]
@@ -295,7 +276,7 @@ def test_uniform_draws_have_their_moments() -> None:
 
 
 def test_volumes() -> None:
-    with double():
+    with geomstats():
         known = {
             8 * math.pi**2: [SpecialOrthogonal(3), Stiefel(3, 2)],
             4 * math.pi: [Hypersphere(2), Stiefel(3, 1), Grassmannian(3, 1)],
@@ -310,7 +291,7 @@ def test_volumes() -> None:
 
 def test_volume_is_that_of_a_ball_over_its_probability() -> None:
     """In Grassmann(4, 2), of dimension 4, within the injectivity radius."""
-    with double():
+    with geomstats():
         space = Geomstats(Grassmannian(4, 2))
     assert isinstance(space, CompactGeomstats)
     rows, radius = 3000, space.injectivity
@@ -392,7 +373,7 @@ def test_gradients_flow_through_exp_and_log(name: str) -> None:
         start = space.exp(x, space.to_tangent(x, v))
         return space.log(start, space.exp(y, space.to_tangent(y, w)))
 
-    with double():
+    with geomstats():
         assert torch.autograd.gradcheck(whole, (v, w), atol=1e-6, fast_mode=True)
 
 
@@ -413,7 +394,7 @@ def test_float32_is_kept(name: str) -> None:
 
 def test_torch_is_left_as_it_was() -> None:
     state = torch.get_rng_state()
-    with double():
+    with geomstats():
         manifold = Stiefel(4, 2)
     space = Geomstats(manifold)
     assert isinstance(space, Compact)
@@ -438,7 +419,7 @@ def test_spaces_can_be_copied() -> None:
 def test_refuses_what_it_cannot_adapt() -> None:
     with pytest.raises(ValueError, match="must be a manifold of geomstats, got str: see"):
         Geomstats("Stiefel")
-    with double():
+    with geomstats():
         bare, sphere = Hypersphere(2, equip=False), Hypersphere(2)
     with pytest.raises(ValueError, match="got Hypersphere without: call its equip_with_metric"):
         Geomstats(bare)
@@ -458,7 +439,7 @@ def test_a_metric_without_log_walks_only() -> None:
         def exp(self, tangent_vec: Tensor, base_point: Tensor) -> Tensor:
             return Hypersphere(2).metric.exp(tangent_vec, base_point)
 
-    with double():
+    with geomstats():
         manifold = Hypersphere(2, equip=False)
         manifold.equip_with_metric(Bare)
     space = Geomstats(manifold)

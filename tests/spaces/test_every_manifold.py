@@ -272,6 +272,27 @@ def test_float32_agrees_with_float64(case: Case) -> None:
     close(space.transport(x, y, u)[inside].double(), moved[inside], 1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_do_not_depend_on_whether_derivatives_are_asked_for(
+    case: Case, dtype: torch.dtype
+) -> None:
+    space = case.space
+    x = space.project(points(case, 40).to(dtype))
+    rounding = 100 * torch.finfo(dtype).eps
+    for length in (0.0, 1e-30, 1e-12, 1e-6, 1e-3, 0.0316, 0.5, 0.99 * case.reach):
+        v = space.to_tangent(x, vectors(case, x, length))
+        y = space.exp(x, v)
+        followed = x.clone().requires_grad_()
+        close(space.exp(followed, v).detach(), y, rounding)
+        near = max(0.1, math.pi - length)
+        close(space.log(followed, y).detach(), space.log(x, y), rounding / near)
+        u = space.noise(x, Generator(3))
+        moved = space.transport(followed, y, u).detach()
+        close(moved, space.transport(x, y, u), rounding / near)
+    if isinstance(space, Sphere):
+        close(space.log(followed, -x).detach(), space.log(x, -x), rounding)
+
+
 def test_no_rows(case: Case) -> None:
     space, x = case.space, points(case, 0)
     v = space.log(x, space.exp(x, space.noise(x, Generator(0))))

@@ -1,9 +1,9 @@
 """Tables of text: comma, tab, semicolon or blanks between cells, with or without a header.
 
 Lines that are blank or begin with # are left out. The header is the first line before any number
-that has as many cells as the rows below it; without one, columns are called column_1, column_2, ...,
-so that a table that is written with these names is read with them. Only columns that are asked for
-are kept, as numbers, block by block.
+that has as many cells as the rows below it; without one, columns are called column_1, column_2 and
+so on, names that are told from numbers when points are written and read again. Only columns that
+are asked for are kept, as numbers, block by block.
 """
 
 from __future__ import annotations
