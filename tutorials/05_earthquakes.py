@@ -250,9 +250,9 @@ for name, some in {
     print(f"{name:8} {some.sum():4} earthquakes, {gain[some].mean():6.2f} nats")
 
 # %% [markdown]
-# Near known earthquakes the kernels win a little: they hold the very points. Far from all of them the
-# network is better, by more than a nat: its density has soft flanks, that of the kernels falls to the
-# uniform floor.
+# Near known earthquakes the kernels win a little: they hold the very points. Far from all of them
+# the network is better, by more than a nat: its density has soft flanks, that of the kernels falls
+# to the uniform floor.
 #
 # ## The picture
 # Above, the data and the samples; below, the log density of the model with the held-out

@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,27 +48,14 @@ from torch import Tensor
 from structdiff.spaces.sphere_kernel import Angle, kernel_of
 from structdiff.spaces.turns import choose, horner, mask_of
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["log_kernel", "slope", "table"]
+__all__ = ["Clock", "blocks", "log_kernel", "slope", "table"]
 
 _POWERS = 10
 _TIMES = 20
 _SMALL = 1e-3
 _FEW = 0.1
-_BLOCK = 1 << 14
+_BLOCK = 1 << 13
 _END = math.pi**2 / 4
-
-
-def log_kernel(angle: Angle, tau: Tensor) -> Tensor:
-    """log K, for tau of shape `()` or that of the angle."""
-    return _in_blocks(_log_kernel, angle, tau)
-
-
-def slope(angle: Angle, tau: Tensor) -> Tensor:
-    """The derivative of log K in cos(theta)."""
-    return _in_blocks(_slope, angle, tau)
 
 
 class Clock(NamedTuple):
@@ -79,17 +66,16 @@ class Clock(NamedTuple):
     rows: Tensor  # coefficients of A in front, A and B behind, `(3, powers, *tau.shape)`
 
 
-def _in_blocks(part: Callable[[Angle, Clock], Tensor], angle: Angle, tau: Tensor) -> Tensor:
-    size = _BLOCK if tau.device.type == "cpu" else max(len(angle.gap), 1)
-    angles = map(Angle, angle.gap.split(size), angle.behind.split(size))
+def blocks(rows: int, tau: Tensor) -> tuple[int, list[Clock]]:
+    """How many rows a block has, and what the time gives for each, tau being `()` or `(rows,)`."""
+    size = _BLOCK if tau.device.type == "cpu" else max(rows, 1)
     if tau.ndim == 0:
-        clock = _clock(tau)
-        return torch.cat([part(block, clock) for block in angles])
-    times = tau.split(size)
-    return torch.cat([part(a, _clock(t)) for a, t in zip(angles, times, strict=True)])
+        return size, [_clock(tau)] * max(math.ceil(rows / size), 1)
+    return size, [_clock(part) for part in tau.split(size)]
 
 
-def _log_kernel(angle: Angle, clock: Clock) -> Tensor:
+def log_kernel(angle: Angle, clock: Clock) -> Tensor:
+    """log K."""
     x, _ = _arc(angle.gap)
     kappa = math.pi * clock.rho * angle.behind
     y = kappa.square() * x
@@ -100,7 +86,8 @@ def _log_kernel(angle: Angle, clock: Clock) -> Tensor:
     return value.log() + lift - late / 2 - (2 * math.pi * clock.v).log()
 
 
-def _slope(angle: Angle, clock: Clock) -> Tensor:
+def slope(angle: Angle, clock: Clock) -> Tensor:
+    """The derivative of log K in cos(theta)."""
     x, factor = _arc(angle.gap)
     kappa = math.pi * clock.rho * angle.behind
     h = kappa * _share(kappa.square() * x)
@@ -129,7 +116,8 @@ def _share(y: Tensor) -> Tensor:
     """h of y = z^2."""
     z, few, low = _root(y)
     t = (z - 4) / (z + 4)
-    far = horner(t, _TOP) / (horner(t, _BOTTOM) * (1 + z))
+    top, bottom = (torch.tensor(c, dtype=y.dtype, device=y.device) for c in (_TOP, _BOTTOM))
+    far = _value(t, top) / (_value(t, bottom) * (1 + z))
     return choose(few, horner(low, _ODD) / horner(low, _EVEN), far)
 
 
@@ -214,7 +202,7 @@ def _both(x: Tensor, coefficients: list[Tensor] | Tensor) -> tuple[Tensor, Tenso
 @lru_cache(maxsize=1)
 def table() -> np.ndarray:
     """The coefficients, `(3 powers, times)`: monomials in x, Chebyshev's in 2 v - 1."""
-    share, v = (a.ravel() for a in np.meshgrid(_ends(26), _ends(32), indexing="ij"))
+    share, v = (a.ravel() for a in np.meshgrid(_ends(28), _ends(36), indexing="ij"))
     v = v.clip(1e-7, 1 - 1e-12)
     share = share * (share + v) / (1 + v)  # dense where z is near 1
     solved = [_fit(share, v, behind=False), _fit(share, v, behind=True)]
@@ -266,7 +254,7 @@ def _fit(share: np.ndarray, v: np.ndarray, *, behind: bool) -> np.ndarray:
     bends = [terms(a_bend, 2 * weight * even), terms(b_bend, 2 * weight * x * odd)]
     matrix = np.block([values, bends])[:, : (1 + behind) * _POWERS * _TIMES]
     right = np.concatenate([1 - even / 2, -a_bend / 2])
-    solved = np.linalg.lstsq(matrix, right, rcond=1e-12)[0].reshape(-1, _POWERS, _TIMES)
+    solved = np.linalg.lstsq(matrix, right, rcond=1e-11)[0].reshape(-1, _POWERS, _TIMES)
     return np.asarray(solved / _END ** np.arange(_POWERS)[:, None]).reshape(-1, _TIMES)
 
 

@@ -36,8 +36,11 @@ from structdiff.spaces.torus import Torus
 from structdiff.spaces.turns import choose, horner, mask_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from structdiff.random import Randomness
     from structdiff.spaces.base import Isometry
+    from structdiff.spaces.s2_kernel import Clock
 
 __all__ = ["Sphere"]
 
@@ -207,10 +210,9 @@ class Sphere(HeatKernel):
         """Logarithm of the heat kernel; the wrapped normal on S^1."""
         if self.dimension == 1:
             return _CIRCLE.log_kernel(torch.zeros_like(x[:, :1]), _signed(x, y), tau)
-        way = _way(_split(x), _split(y))
         if self.dimension == 2:
-            return s2_kernel.log_kernel(Angle(way.gap, way.behind), tau.to(way.gap))
-        angle = _angle(way)
+            return _blocks(_log_kernel, x, y, tau)
+        angle = _angle(_way(_split(x), _split(y)))
         return kernel_of(self.dimension, angle, tau.to(angle.gap))[0].to(x.dtype)
 
     def score(self, x: Tensor, y: Tensor, tau: Tensor) -> Tensor:
@@ -218,10 +220,9 @@ class Sphere(HeatKernel):
         if self.dimension == 1:
             steep = _CIRCLE.score(torch.zeros_like(x[:, :1]), _signed(x, y), tau)
             return steep * torch.stack([-y[:, 1], y[:, 0]], 1)
-        way = _way(_split(y), _split(x))
         if self.dimension == 2:
-            rise = s2_kernel.slope(Angle(way.gap, way.behind), tau.to(way.gap))
-            return _join([rise * p for p in way.chord])
+            return _blocks(_score, x, y, tau)
+        way = _way(_split(y), _split(x))
         angle = _angle(way)
         _, rise = kernel_of(self.dimension, angle, tau.to(angle.gap))
         rise = rise.to(x.dtype).reshape(way.gap.shape)
@@ -248,6 +249,30 @@ def _signed(x: Tensor, y: Tensor) -> Tensor:
     """The angle from `x` to `y` on the circle, `(rows, 1)`."""
     (a, b), (p, q) = _split(x), _split(y)
     return torch.atan2(a * q - b * p, a * p + b * q)[:, None]
+
+
+# The kernel of S^2.
+
+
+def _blocks(
+    part: Callable[[Tensor, Tensor, Clock], Tensor], x: Tensor, y: Tensor, tau: Tensor
+) -> Tensor:
+    """`part`, block by block of rows."""
+    size, clocks = s2_kernel.blocks(len(x), tau.to(x))
+    return torch.cat(
+        [part(*pair) for pair in zip(x.split(size), y.split(size), clocks, strict=True)]
+    )
+
+
+def _log_kernel(x: Tensor, y: Tensor, clock: Clock) -> Tensor:
+    way = _way(_split(x), _split(y))
+    return s2_kernel.log_kernel(Angle(way.gap, way.behind), clock)
+
+
+def _score(x: Tensor, y: Tensor, clock: Clock) -> Tensor:
+    way = _way(_split(y), _split(x))
+    rise = s2_kernel.slope(Angle(way.gap, way.behind), clock)
+    return _join([rise * p for p in way.chord])
 
 
 # The geometry of two points.
