@@ -222,7 +222,7 @@ for how in choice:
 print(f"{'new data':18}{energy_distance(crystals(2000, seed=4)):13.2f}")
 
 # %% [markdown]
-# With fresh noise both diffusion models cannot be told from new data. Without it an error of the
+# With fresh noise both diffusion models come close to new data. Without it an error of the
 # network adds up along the way: the exact score (last column) shows that the steps of `Heun` and
 # `Adaptive` are not to blame. The flow, trained on the velocity itself, is better without noise.
 #

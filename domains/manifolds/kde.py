@@ -141,7 +141,7 @@ def log_parts(space: HeatKernel, points: Tensor, x: Tensor, bandwidths: Sequence
     points, x = points.double(), x.double()
     kernels = kernels_of(space, bandwidths)
     rows = max(1, _TOGETHER // len(points))
-    parts = [torch.logsumexp(kernels(some, points), 1) for some in x.split(rows)]
+    parts = [torch.logsumexp(kernels(some, points), 1) for some in torch.split(x, rows)]
     return torch.cat(parts) - math.log(len(points))
 
 

@@ -48,7 +48,7 @@ def distances(space: Manifold, x: Tensor, y: Tensor) -> Tensor:
     """Geodesic distances of all pairs, `(n, m)`."""
     step = max(1, _TOGETHER // max(1, len(y)))
     blocks = []
-    for part in x.split(step):
+    for part in torch.split(x, step):
         left = part.repeat_interleave(len(y), 0)
         right = y.repeat(len(part), *(1,) * (y.ndim - 1))
         blocks.append(space.distance(left, right).reshape(len(part), len(y)))
@@ -58,7 +58,7 @@ def distances(space: Manifold, x: Tensor, y: Tensor) -> Tensor:
 def nearest(space: Manifold, x: Tensor, y: Tensor) -> Tensor:
     """Distance from each x to the nearest y, `(n,)`."""
     step = max(1, _TOGETHER // max(1, len(y)))
-    return torch.cat([distances(space, part, y).amin(1) for part in x.split(step)])
+    return torch.cat([distances(space, part, y).amin(1) for part in torch.split(x, step)])
 
 
 def discrepancy(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,8 @@ def encode(suffix: str, table: Table) -> bytes:
     if suffix == ".csv":
         return csv_text(table.flat()).encode()
     buffer = io.BytesIO()
-    np.savez(buffer, **dict(table.columns))
+    columns: dict[str, Any] = dict(table.columns)
+    np.savez(buffer, **columns)
     return buffer.getvalue()
 
 

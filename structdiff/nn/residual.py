@@ -159,4 +159,5 @@ class _Block(nn.Module):
     def forward(self, h: Tensor, context: Tensor) -> Tensor:
         scale, shift = self.film(context).chunk(2, 1)
         inner = self.first(self.norm(h) * (1 + scale) + shift)
-        return h + self.second(F.silu(inner))
+        moved: Tensor = h + self.second(F.silu(inner))
+        return moved

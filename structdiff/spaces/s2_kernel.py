@@ -39,7 +39,8 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import repeat
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -47,6 +48,9 @@ from torch import Tensor
 
 from structdiff.spaces.sphere_kernel import Angle, kernel_of
 from structdiff.spaces.turns import choose, horner, mask_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Clock", "blocks", "log_kernel", "slope", "table"]
 
@@ -66,12 +70,12 @@ class Clock(NamedTuple):
     rows: Tensor  # coefficients of A in front, A and B behind, `(3, powers, *tau.shape)`
 
 
-def blocks(rows: int, tau: Tensor) -> tuple[int, list[Clock]]:
+def blocks(rows: int, tau: Tensor) -> tuple[int, Iterator[Clock]]:
     """How many rows a block has, and what the time gives for each, tau being `()` or `(rows,)`."""
     size = _BLOCK if tau.device.type == "cpu" else max(rows, 1)
     if tau.ndim == 0:
-        return size, [_clock(tau)] * max(math.ceil(rows / size), 1)
-    return size, [_clock(part) for part in tau.split(size)]
+        return size, repeat(_clock(tau), max(math.ceil(rows / size), 1))
+    return size, map(_clock, tau.split(size))
 
 
 def log_kernel(angle: Angle, clock: Clock) -> Tensor:

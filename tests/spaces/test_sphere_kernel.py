@@ -16,8 +16,9 @@ from torch import Tensor
 
 from structdiff.random import Generator
 from structdiff.spaces import SO3, Torus
+from structdiff.spaces.s2_kernel import table
 from structdiff.spaces.sphere import Sphere
-from structdiff.spaces.sphere_kernel import switch
+from structdiff.spaces.sphere_kernel import Angle, kernel_of, switch
 
 ANGLES = [0.0, 1e-3, 0.1, 1.0, 1.6, 2.5, 3.1, math.pi - 1e-4, math.pi]
 
@@ -181,6 +182,66 @@ def test_integrates_to_one(dimension: int, tau: float) -> None:
     log_k = Sphere(dimension).log_kernel(x, y, scalar(tau)).numpy()
     circle = Sphere(dimension - 1).log_volume + (dimension - 1) * np.log(np.sin(theta))
     assert abs(weight @ np.exp(log_k + circle) * end / 2 - 1) < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(torch.float64, 1e-9), (torch.float32, 1e-5)], ids=["float64", "float32"]
+)
+@pytest.mark.parametrize("each", [False, True], ids=["one time", "times by row"])
+def test_polynomials_on_s2_are_the_general_kernel(
+    dtype: torch.dtype, bound: float, each: bool
+) -> None:
+    """At all angles, and where the angle is a few sqrt(tau) or its supplement a few tau."""
+    space, rows = Sphere(2), 60
+    spread = torch.linspace(0, math.pi, rows, dtype=torch.float64)
+    for tau in np.geomspace(1e-6, 100, 25):
+        theta = torch.cat([spread, 2 * tau**0.5 * spread, math.pi - tau * spread])
+        x, y = pair(2, theta.clamp(0, math.pi).tolist(), dtype)
+        time = scalar(tau, dtype).expand(len(x)) if each else scalar(tau, dtype)
+        wide_x, wide_y = x.double(), y.double()
+        near = torch.stack([(wide_y - wide_x).norm(dim=1), (wide_y + wide_x).norm(dim=1)])
+        behind = (near[1] < near[0]).double()
+        angle = Angle(near.amin(0).square() / 2, behind)
+        log_k, rise = kernel_of(2, angle, time.double())
+        error = (space.log_kernel(x, y, time).double() - log_k).abs()
+        assert (error / log_k.abs().clamp(min=1)).max() < bound
+        truth = -rise * wide_y[:, 1]
+        error = (slopes(space, x, y, time).double() - truth).abs()
+        assert (error / truth.abs().clamp(min=tau**-0.5)).max() < bound
+
+
+def test_blocks_of_rows_do_not_mix() -> None:
+    space, rows = Sphere(2), 20_000
+    x = space.uniform(rows, Generator(1), torch.float64, "cpu")
+    y = space.uniform(rows, Generator(2), torch.float64, "cpu")
+    tau = torch.linspace(0.01, 3, rows, dtype=torch.float64)
+    for last in (0, 1, 8191, 8192, 8193, rows):
+        part = slice(max(last - 3, 0), last)
+        whole = space.score(x[:last], y[:last], tau[:last])[part]
+        assert whole.shape == (len(x[part]), 3)
+        torch.testing.assert_close(
+            whole, space.score(x[part], y[part], tau[part]), rtol=1e-12, atol=1e-12
+        )
+        whole = space.log_kernel(x[:last], y[:last], scalar(0.2))[part]
+        torch.testing.assert_close(
+            whole, space.log_kernel(x[part], y[part], scalar(0.2)), rtol=1e-12, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("tau", [1e-3, 0.05, 0.6, 5.0])
+def test_score_is_the_gradient_on_s2(tau: float) -> None:
+    space = Sphere(2)
+    x, y = pair(2, [1e-3, 0.02, 0.8, 1.57, 1.58, 2.6, 3.1, math.pi - 1e-4])
+    y.requires_grad_()
+    (grad,) = torch.autograd.grad(space.log_kernel(x, y, scalar(tau)).sum(), y)
+    score = space.score(x, y.detach(), scalar(tau))
+    error = (space.to_tangent(y.detach(), grad) - score).norm(dim=1)
+    assert (error < 2e-9 * score.norm(dim=1).clamp(min=tau**-0.5)).all()
+
+
+def test_coefficients_on_s2_are_small() -> None:
+    """So float32 sums lose no digits."""
+    assert np.abs(table()).max() < 10
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3, 8])

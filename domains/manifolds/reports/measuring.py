@@ -80,7 +80,8 @@ def measures(run: Run, data: Data, held: Points, drawn: Batch) -> list[tuple[str
         near = float(nearest(space, made, data.train.leaves[name]).median())
         held_near = float(nearest(space, real.leaves[name], data.train.leaves[name]).median())
         title = f"{name}: MMD^2 to held-out points"
-        rows.append((title, *(f"{x.value:.2g} +- {x.error:.1g}" for x in (ours, theirs))))
+        made_said, train_said = (f"{x.value:.2g} +- {x.error:.1g}" for x in (ours, theirs))
+        rows.append((title, made_said, train_said))
         title = f"{name}: median distance to the nearest training point (held-out beside)"
         rows.append((title, f"{near:.3g}", f"{held_near:.3g}"))
         off = off_space(space, drawn[name].cpu())
@@ -100,8 +101,9 @@ def marginals(run: Run, data: Data, held: Points, drawn: Table) -> list[tuple[st
         for place, column in enumerate(leaf.names[:_COLUMNS]):
             ours, theirs, truth = (part[:, place] for part in parts)
             measure = kuiper if _circular(leaf, place) else smirnov
-            pair = measure(ours, truth), measure(theirs, truth)
-            rows.append((f"{column}, {measure.__name__}", *(f"{value:.3f}" for value in pair)))
+            near, train_near = measure(ours, truth), measure(theirs, truth)
+            title = f"{column}, {measure.__name__}"
+            rows.append((title, f"{near:.3f}", f"{train_near:.3f}"))
     return rows
 
 
