@@ -89,7 +89,7 @@ print(f"mean log density {nats:.2f} nats, of uniform rotations {-space.log_volum
 # add up their times, the density of noisy data is known at every t, too.
 
 # %%
-schedule = sd.Geometric(0.04, 1.8)
+schedule = sd.Karras(0.04, 1.8, rho=2)
 process = sd.Brownian(schedule, space, ScaledScore())
 bound = process.bind(sd.Batch.of(data))
 print("   t   sigma   moved by, degrees   mean log density")
@@ -133,7 +133,7 @@ class Network(nn.Module):
         return self.layers(torch.cat([entries, waves.sin(), waves.cos(), clock[:, None] / 4], 1))
 
 
-TRAINING = {"steps": 1000, "batch_size": 256, "learning_rate": 3e-3, "ema": 0.995}
+TRAINING = {"steps": 2000, "batch_size": 256, "learning_rate": 4e-3, "ema": 0.995}
 models = {"score": sd.fit(data, process, Network(3), **TRAINING)}
 rotations = sd.sample(models["score"], 4000)
 error = (rotations.mT @ rotations - torch.eye(3)).abs().max()
@@ -152,7 +152,7 @@ assert error < 1e-5
 
 # %%
 clean = sd.Brownian(schedule, space, CleanPoint())
-models["clean point"] = sd.fit(data, clean, Network(3, 3), **TRAINING)
+models["clean point"] = sd.fit(data, clean, Network(3, 3), **TRAINING | {"steps": 1000})
 velocity = Denoising(InverseSigma(power=2))
 models["flow"] = sd.fit(data, GeodesicFlow(space), Network(3), objective=velocity, **TRAINING)
 

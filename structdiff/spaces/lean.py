@@ -45,8 +45,8 @@ def _followed(arguments: tuple[Tensor | int, ...]) -> bool:
     """Whether derivatives follow any of the tensors, backwards or forwards."""
     backwards = torch.is_grad_enabled()
     for each in arguments:
-        if isinstance(each, Tensor) and (
-            (backwards and each.requires_grad) or unpack_dual(each).tangent is not None
-        ):
-            return True
+        if isinstance(each, Tensor):
+            forwards = unpack_dual(each).tangent is not None  # type: ignore[no-untyped-call]
+            if forwards or (backwards and each.requires_grad):
+                return True
     return False

@@ -10,7 +10,8 @@ coordinates. With r = |v|, and theta in [0, pi] the angle between x and y,
 u is computed from the shorter of y - x and y + x, so it keeps its digits near x and near -x.
 Vectors of up to 4 components are lists of their components, each a vector over rows: on a CPU
 this is several times faster than sums over a short last axis. The heat kernel is described in
-`structdiff.spaces.sphere_kernel` and, for S^2, in `structdiff.spaces.s2_kernel`.
+`structdiff.spaces.sphere_kernel` and, for float32 points of
+S^2, in `structdiff.spaces.s2_kernel`.
 
 References:
     Optimization Algorithms on Matrix Manifolds (Absil, Mahony and Sepulchre, 2008).
@@ -210,7 +211,7 @@ class Sphere(HeatKernel):
         """Logarithm of the heat kernel; the wrapped normal on S^1."""
         if self.dimension == 1:
             return _CIRCLE.log_kernel(torch.zeros_like(x[:, :1]), _signed(x, y), tau)
-        if self.dimension == 2:
+        if self.dimension == 2 and x.dtype == torch.float32:
             return _blocks(_log_kernel, x, y, tau)
         angle = _angle(_way(_split(x), _split(y)))
         return kernel_of(self.dimension, angle, tau.to(angle.gap))[0].to(x.dtype)
@@ -220,7 +221,7 @@ class Sphere(HeatKernel):
         if self.dimension == 1:
             steep = _CIRCLE.score(torch.zeros_like(x[:, :1]), _signed(x, y), tau)
             return steep * torch.stack([-y[:, 1], y[:, 0]], 1)
-        if self.dimension == 2:
+        if self.dimension == 2 and x.dtype == torch.float32:
             return _blocks(_score, x, y, tau)
         way = _way(_split(y), _split(x))
         angle = _angle(way)
@@ -260,7 +261,10 @@ def _blocks(
     """`part`, block by block of rows."""
     size, clocks = s2_kernel.blocks(len(x), tau.to(x))
     return torch.cat(
-        [part(*pair) for pair in zip(x.split(size), y.split(size), clocks, strict=True)]
+        [
+            part(*pair)
+            for pair in zip(torch.split(x, size), torch.split(y, size), clocks, strict=True)
+        ]
     )
 
 

@@ -184,15 +184,10 @@ def test_integrates_to_one(dimension: int, tau: float) -> None:
     assert abs(weight @ np.exp(log_k + circle) * end / 2 - 1) < 1e-8
 
 
-@pytest.mark.parametrize(
-    ("dtype", "bound"), [(torch.float64, 1e-9), (torch.float32, 1e-5)], ids=["float64", "float32"]
-)
 @pytest.mark.parametrize("each", [False, True], ids=["one time", "times by row"])
-def test_polynomials_on_s2_are_the_general_kernel(
-    dtype: torch.dtype, bound: float, each: bool
-) -> None:
+def test_polynomials_on_s2_are_the_general_kernel(each: bool) -> None:
     """At all angles, and where the angle is a few sqrt(tau) or its supplement a few tau."""
-    space, rows = Sphere(2), 60
+    space, rows, dtype, bound = Sphere(2), 60, torch.float32, 1e-5
     spread = torch.linspace(0, math.pi, rows, dtype=torch.float64)
     for tau in np.geomspace(1e-6, 100, 25):
         theta = torch.cat([spread, 2 * tau**0.5 * spread, math.pi - tau * spread])
@@ -212,19 +207,22 @@ def test_polynomials_on_s2_are_the_general_kernel(
 
 def test_blocks_of_rows_do_not_mix() -> None:
     space, rows = Sphere(2), 20_000
-    x = space.uniform(rows, Generator(1), torch.float64, "cpu")
-    y = space.uniform(rows, Generator(2), torch.float64, "cpu")
-    tau = torch.linspace(0.01, 3, rows, dtype=torch.float64)
+    x = space.uniform(rows, Generator(1), torch.float32, "cpu")
+    y = space.uniform(rows, Generator(2), torch.float32, "cpu")
+    tau = torch.linspace(0.01, 3, rows, dtype=torch.float32)
     for last in (0, 1, 8191, 8192, 8193, rows):
         part = slice(max(last - 3, 0), last)
         whole = space.score(x[:last], y[:last], tau[:last])[part]
         assert whole.shape == (len(x[part]), 3)
         torch.testing.assert_close(
-            whole, space.score(x[part], y[part], tau[part]), rtol=1e-12, atol=1e-12
+            whole, space.score(x[part], y[part], tau[part]), rtol=1e-5, atol=1e-4
         )
-        whole = space.log_kernel(x[:last], y[:last], scalar(0.2))[part]
+        whole = space.log_kernel(x[:last], y[:last], scalar(0.2, torch.float32))[part]
         torch.testing.assert_close(
-            whole, space.log_kernel(x[part], y[part], scalar(0.2)), rtol=1e-12, atol=1e-12
+            whole,
+            space.log_kernel(x[part], y[part], scalar(0.2, torch.float32)),
+            rtol=1e-5,
+            atol=1e-4,
         )
 
 

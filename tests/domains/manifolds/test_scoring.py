@@ -38,7 +38,7 @@ def test_a_network_that_says_nothing_is_uniform(places, route):
 def test_densities_of_numbers_are_in_the_units_of_the_data(depths):
     """A network that says nothing holds standardised numbers to be standard normal."""
     config = ManifoldsConfig.model_validate({"network": SMALL})
-    denoiser = build(config, depths.codec).double()
+    denoiser = build(config, depths.codec).double()  # in its precision
     found = score(
         denoiser, depths.codec, config, depths.test, 0.01, tolerance=1e-6, progress=False
     )
