@@ -127,10 +127,7 @@ data = read(table)
 print(data.report)
 (leaf,) = data.codec.leaves
 sphere = data.codec.spaces[leaf.name]
-quakes = {
-    part: getattr(data, part).leaves[leaf.name]
-    for part in ("train", "validation", "test")
-}
+quakes = {part: getattr(data, part).leaves[leaf.name] for part in ("train", "validation", "test")}
 print(f"uniform: {-sphere.log_volume:.2f} nats")
 
 # %% [markdown]
@@ -187,9 +184,7 @@ for place in zip(latitude[:4], longitude[:4], strict=True):
 
 samples = data.codec.encode(drawn)[leaf.name].double()
 anywhere = torch.nn.functional.normalize(
-    torch.randn(
-        1500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    ),
+    torch.randn(1500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
     dim=1,
 )
 print("degrees to the nearest known earthquake: a half, nine of ten within")
@@ -215,12 +210,8 @@ scores = run.score(data.test, progress=False)
 print(scores.summary())
 gain = scores.total - by_kernel
 error = gain.std(ddof=1) / math.sqrt(len(gain))
-print(
-    f"the network, less the kernels: {gain.mean():.3f} +- {error:.3f} nats an earthquake"
-)
-assert scores.total.mean() > 1 - sphere.log_volume, (
-    "worse than a nat above the uniform law"
-)
+print(f"the network, less the kernels: {gain.mean():.3f} +- {error:.3f} nats an earthquake")
+assert scores.total.mean() > 1 - sphere.log_volume, "worse than a nat above the uniform law"
 
 # %% [markdown]
 # On the stand-in both come out alike within the error: a kernel estimate whose width was fitted is
@@ -232,9 +223,7 @@ assert scores.total.mean() > 1 - sphere.log_volume, (
 # sign, with the distance to the nearest earthquake that both have seen.
 
 # %%
-gap = torch.rad2deg(
-    nearest(sphere, quakes["test"].double(), quakes["train"].double())
-).numpy()
+gap = torch.rad2deg(nearest(sphere, quakes["test"].double(), quakes["train"].double())).numpy()
 order = np.argsort(gain)
 place = data.codec.decode(data.test.batch())
 print("latitude longitude   kernels   network   nearest, degrees")
