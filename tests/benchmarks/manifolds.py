@@ -270,12 +270,17 @@ def work_of(job: Mapping[str, Any], source: Path, out: Path) -> dict[str, Any]:
             {"step": line["step"], "nll": line["nll"], "error": line["nll_error"]}
             for line in lines
         ],
-        **estimates(job, space, points, far, out),
+        **estimates(job, space, points, far, check.points, out),
     }
 
 
 def estimates(
-    job: Mapping[str, Any], space: Any, points: Mapping[str, Tensor], far: Tensor, out: Path
+    job: Mapping[str, Any],
+    space: Any,
+    points: Mapping[str, Tensor],
+    far: Tensor,
+    checked: Tensor,
+    out: Path,
 ) -> dict[str, Any]:
     """Kernel density estimates of the split, shared by the routes."""
     path = out / f"kde-{job['data']}{'-by-entry' if job['by_entry'] else ''}-{job['seed']}.json"
@@ -284,7 +289,12 @@ def estimates(
         return found
     one = fit_bandwidth(space, points["train"], points["validation"])
     many = fit_mixture(space, points["train"], points["validation"])
-    found = {"bandwidth": one.bandwidths[0]}
+    # Beside the networks' validations, on the same points.
+    found = {
+        "bandwidth": one.bandwidths[0],
+        "kde_checked": float(-one.log_prob(checked).mean()),
+        "kde_mixture_checked": float(-many.log_prob(checked).mean()),
+    }
     for name, density in (("kde", one), ("kde_mixture", many)):
         total = density.log_prob(points["test"])
         found |= {name: float(-total.mean()), f"{name}_far": float(-total[far].mean())}
@@ -412,7 +422,8 @@ def quality(results: Sequence[dict[str, Any]], path: Path) -> None:
             for look in one["looks"]
         ]
         if one["route"] == ROUTES[0]:
-            rows.append(Quality(one["data"], "one bandwidth (test)", one["kde"]))
+            rows.append(Quality(one["data"], "one bandwidth", one["kde_checked"]))
+            rows.append(Quality(one["data"], "eleven bandwidths", one["kde_mixture_checked"]))
     quality_chart(rows, path, columns=3)
 
 

@@ -101,7 +101,7 @@ def test_an_unknown_command_or_domain_is_answered_with_the_known(say):
     line = refusal(say("tarin", "molecules"))
     known = "demo, doctor, domains, evaluate, inspect, sample, score, train"
     assert f"no command 'tarin'; there are: {known}" in line
-    assert "no domain 'moleculs'; there are: molecules" in refusal(say("train", "moleculs"))
+    assert "no domain 'moleculs'; there are: manifolds, molecules" in refusal(say("train", "moleculs"))
     status, output, _ = say("train")
     assert status == 2
     assert "DOMAIN is one of: molecules" in output

@@ -24,7 +24,7 @@ def test_a_run_keeps_the_weights_that_validation_points_are_likeliest_under(run)
 
 def test_training_makes_points_likelier_than_uniform_ones(run, source):
     data = read(source, codec=run.codec)
-    value, error = run.score(data.test, tolerance=1e-3, progress=False).nll()
+    value, error = run.score(data.test, tolerance=1e-2, progress=False).nll()
     blank = math.log(4 * math.pi) + 0.5 * math.log(2 * math.pi * math.e)
     scale = sum(run.codec.log_scale.values())
     assert value + scale < blank - 3 * error
@@ -40,7 +40,8 @@ def test_a_run_that_is_loaded_scores_alike(run, source):
     )
     few = data.test.subset(np.arange(3))
     np.testing.assert_array_equal(
-        again.score(few, progress=False).total, run.score(few, progress=False).total
+        again.score(few, tolerance=0.1, progress=False).total,
+        run.score(few, tolerance=0.1, progress=False).total,
     )
 
 

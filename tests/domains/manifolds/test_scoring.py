@@ -58,11 +58,11 @@ def test_densities_of_numbers_are_in_the_units_of_the_data(depths):
 def test_probes_have_an_error_that_holds_the_exact_value(run, source):
     data = read(source, codec=run.codec)
     few = data.test.subset(np.arange(4))
-    exact = run.score(few, tolerance=1e-3, progress=False)
-    drawn = run.score(few, tolerance=1e-3, probes=24, seed=3, progress=False)
+    exact = run.score(few, tolerance=1e-2, progress=False)
+    drawn = run.score(few, tolerance=1e-2, probes=8, seed=3, progress=False)
     assert not exact.error.any()
     assert (drawn.error > 0).any()
-    assert (np.abs(drawn.total - exact.total) < 5 * drawn.error + 1e-2).all()
+    assert (np.abs(drawn.total - exact.total) < 6 * drawn.error + 0.05).all()
 
 
 def test_the_noise_is_that_of_the_likeliest_validation_points(run, source):
