@@ -107,7 +107,9 @@ class _Best:
         lines = [line for line in folder.read_metrics() if "bound" in line]
         if self.path.exists() and lines:
             step = min(lines, key=lambda line: float(line["bound"]))["step"]
-            save_tensors(folder.ema, load_tensors(self.path)[0], {"step": str(step)})
+            best, (now, said) = load_tensors(self.path)[0], load_tensors(folder.ema)
+            if said.get("step") != str(step) or any(not x.equal(now[n]) for n, x in best.items()):
+                save_tensors(folder.ema, best, {"step": str(step)})
 
     def least(self) -> float:
         """The least so far."""

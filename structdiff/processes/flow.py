@@ -29,6 +29,7 @@ References:
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Sequence
 
 import torch
@@ -44,10 +45,63 @@ from structdiff.schedules import Flow
 from structdiff.spaces import Law, Manifold
 from structdiff.spaces.laws import natural_law
 
-__all__ = ["GeodesicFlow"]
+__all__ = ["FlowLeaf", "GeodesicFlow"]
 
 
-class GeodesicFlow(TangentLeaf, Conditional):
+class FlowLeaf(TangentLeaf, ABC):
+    """A leaf that a flow carries from a base law to data, without fresh noise.
+
+    Arguments:
+        manifold: The space.
+        base: The law of x_1.
+        parameterisation: What the network predicts: `TangentVelocity()` by default.
+    """
+
+    def __init__(
+        self,
+        manifold: Manifold,
+        base: Law | None,
+        parameterisation: TangentParameterisation | None,
+    ) -> None:
+        super().__init__(Flow(), manifold, parameterisation or TangentVelocity())
+        self.base = base or natural_law(manifold)
+
+    def prior(self, random: Randomness, t: float = 1.0) -> Tensor:
+        """A draw of the base law."""
+        del t
+        known = self.known
+        return self.hold(self.base.draw(len(known), random, known.dtype, known.device))
+
+    def prior_log_prob(self, x_1: Tensor, t: float = 1.0) -> Tensor:
+        """Log density of the base law."""
+        del t
+        return self.free(self.base.log_prob(x_1))
+
+    def velocity(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
+        """Minus the estimate over t; zero at clean rows."""
+        sigma = self.sigma(t, x_t)
+        return -estimate.value / expand(torch.where(sigma > 0, sigma, 1.0), estimate.value)
+
+    def plan(self, times: Tensor, eta: float) -> Sequence[TangentStep]:
+        """1 - s / t of every step.
+
+        Raises:
+            ValueError: If eta is not 0: a flow has no fresh noise.
+        """
+        if eta > 0:
+            msg = f"eta must be 0, got {eta}: a flow has no fresh noise, use DDIM, Heun, Multistep"
+            raise ValueError(msg)
+        sigma = self.schedule(times).sigma
+        start = torch.where(sigma[:-1] > 0, sigma[:-1], 1.0)
+        drift = torch.where(sigma[:-1] > 0, 1 - sigma[1:] / start, 0.0)
+        return self.steps_of(drift, torch.zeros_like(drift))
+
+    def leap(self, times: Tensor) -> Sequence[TangentStep]:
+        """Euler's steps, which are those of `plan`."""
+        return self.plan(times, 0.0)
+
+
+class GeodesicFlow(FlowLeaf, Conditional):
     """A flow along geodesics, on any manifold with exp and log.
 
     Arguments:
@@ -77,20 +131,8 @@ class GeodesicFlow(TangentLeaf, Conditional):
         *,
         coupling: Coupling | None = None,
     ) -> None:
-        super().__init__(Flow(), manifold, parameterisation or TangentVelocity())
-        self.base = base or natural_law(manifold)
+        super().__init__(manifold, base, parameterisation)
         self.coupling = coupling
-
-    def prior(self, random: Randomness, t: float = 1.0) -> Tensor:
-        """A draw of the base law."""
-        del t
-        known = self.known
-        return self.hold(self.base.draw(len(known), random, known.dtype, known.device))
-
-    def prior_log_prob(self, x_1: Tensor, t: float = 1.0) -> Tensor:
-        """Log density of the base law."""
-        del t
-        return self.free(self.base.log_prob(x_1))
 
     def diffuse(self, x_0: Tensor, t: Tensor, random: Randomness) -> Tensor:
         """The point at t of the geodesic from x_0 to a draw of the base law."""
@@ -105,29 +147,6 @@ class GeodesicFlow(TangentLeaf, Conditional):
         """log_{x_t}(x_0)."""
         del t
         return self.manifold.log(x_t, x_0)
-
-    def velocity(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
-        """Minus the estimate over t; zero at clean rows."""
-        sigma = self.sigma(t, x_t)
-        return -estimate.value / expand(torch.where(sigma > 0, sigma, 1.0), estimate.value)
-
-    def plan(self, times: Tensor, eta: float) -> Sequence[TangentStep]:
-        """1 - s / t of every step.
-
-        Raises:
-            ValueError: If eta is not 0: a flow has no fresh noise.
-        """
-        if eta > 0:
-            msg = f"eta must be 0, got {eta}: a flow has no fresh noise, use DDIM, Heun, Multistep"
-            raise ValueError(msg)
-        sigma = self.schedule(times).sigma
-        start = torch.where(sigma[:-1] > 0, sigma[:-1], 1.0)
-        drift = torch.where(sigma[:-1] > 0, 1 - sigma[1:] / start, 0.0)
-        return self.steps_of(drift, torch.zeros_like(drift))
-
-    def leap(self, times: Tensor) -> Sequence[TangentStep]:
-        """Euler's steps, which are those of `plan`."""
-        return self.plan(times, 0.0)
 
     def log_prob(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
         """Log q(x_t | x_0), per row; at clean rows zero where the points agree, else -inf."""

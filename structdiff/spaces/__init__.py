@@ -1,10 +1,10 @@
 """Geometry: linear subspaces, manifolds, and laws on them."""
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from structdiff.spaces.base import Belonging, Compact, Framed, HeatKernel, Manifold
 from structdiff.spaces.euclidean import Euclidean
-from structdiff.spaces.hyperbolic import Hyperbolic, PoincareBall
 from structdiff.spaces.laws import (
     HeatLaw,
     Law,
@@ -16,13 +16,17 @@ from structdiff.spaces.laws import (
 )
 from structdiff.spaces.powers import power
 from structdiff.spaces.products import product
-from structdiff.spaces.se3 import SE3
-from structdiff.spaces.simplex import Simplex
 from structdiff.spaces.so3 import SO3
-from structdiff.spaces.spd import SPD, LogEuclidean
 from structdiff.spaces.sphere import Sphere
 from structdiff.spaces.subspace import Subspace, Whole, ZeroCentre
 from structdiff.spaces.torus import Torus
+
+if TYPE_CHECKING:
+    from structdiff.spaces.adapter import Geomstats
+    from structdiff.spaces.hyperbolic import Hyperbolic, PoincareBall
+    from structdiff.spaces.se3 import SE3
+    from structdiff.spaces.simplex import Simplex
+    from structdiff.spaces.spd import SPD, LogEuclidean
 
 __all__ = [
     "SE3",
@@ -56,11 +60,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """`Geomstats`, whose library takes long to import and is an extra."""
-    if name == "Geomstats":
-        from structdiff.spaces.adapter import Geomstats
+_LATER = {
+    "Geomstats": "adapter",
+    "Hyperbolic": "hyperbolic",
+    "LogEuclidean": "spd",
+    "PoincareBall": "hyperbolic",
+    "SE3": "se3",
+    "SPD": "spd",
+    "Simplex": "simplex",
+}
+"""What is loaded when it is asked for, so that the core stays light to import."""
 
-        return Geomstats
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+
+def __getattr__(name: str) -> Any:
+    """A space that is loaded now."""
+    if name not in _LATER:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"structdiff.spaces.{_LATER[name]}"), name)
