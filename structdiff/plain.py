@@ -212,7 +212,7 @@ def log_prob(
         >>> from structdiff.testing import NormalDenoiser
         >>> denoiser = NormalDenoiser(Gaussian(Linear()), torch.zeros(1), torch.ones(1))
         >>> log_prob(denoiser, torch.zeros(2)).total
-        tensor([-0.919, -0.919])
+        tensor([-0.9189, -0.9189], dtype=torch.float64)
     """
     process: Any = denoiser.process
     named = data if isinstance(data, Mapping) else {"x": data}

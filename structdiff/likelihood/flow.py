@@ -160,7 +160,7 @@ def flow_log_prob(
         >>> from structdiff.testing import NormalDenoiser
         >>> denoiser = NormalDenoiser(Gaussian(Linear()), torch.zeros(1), torch.ones(1))
         >>> flow_log_prob(denoiser, Batch.of(torch.zeros(1))).total
-        tensor([-0.919])
+        tensor([-0.9189], dtype=torch.float64)
     """
     if not 0 < start < end <= 1:
         msg = f"start and end must satisfy 0 < start < end <= 1, got {start} and {end}"
