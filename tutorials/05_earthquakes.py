@@ -44,10 +44,11 @@ plt.rcParams.update({"figure.dpi": 130, "savefig.bbox": "tight"})
 # `columns="lat,lon:sphere"`. Name one by the environment variable `EARTHQUAKES`, for instance the
 # significant earthquakes of NOAA's catalogue (`data/quakes_all.csv` of the public repository
 # oxcsml/riemannian-score-sde). Without one, this page makes a stand-in: 1,500 epicentres strewn
-# along a dozen seismic belts, thick on some and thin on others, with a few anywhere.
+# along eleven seismic belts, thick on some and thin on others, with a few anywhere.
 #
-# A fifth is held out. A place becomes a unit vector; densities are against the area of the unit
-# sphere, 4 pi, so a model that knows nothing has -2.53 nats everywhere.
+# A tenth is for validation and a tenth is held out to the end. A place becomes a unit vector;
+# densities are against the area of the unit sphere, 4 pi, so a model that knows nothing has -2.53
+# nats everywhere.
 
 # %%
 BELTS = {  # weight, then corners as longitude, latitude
