@@ -53,51 +53,16 @@ plt.rcParams.update({"figure.dpi": 130, "savefig.bbox": "tight"})
 # %%
 BELTS = {  # weight, then corners as longitude, latitude
     "South America": (3, (-73, -45), (-72, -30), (-75, -15), (-81, -3), (-80, 5)),
-    "Central America": (
-        2,
-        (-85, 10),
-        (-96, 15),
-        (-105, 19),
-        (-116, 31),
-        (-122, 38),
-        (-125, 45),
-    ),
+    "North America": (2, (-85, 10), (-96, 15), (-105, 19), (-116, 31), (-122, 38), (-125, 45)),
     "Alaska": (2, (-138, 58), (-150, 60), (-165, 54), (-178, 52)),
     "Japan": (4, (160, 54), (150, 46), (143, 40), (140, 34), (142, 24), (145, 15)),
     "Philippines": (2, (131, 31), (124, 24), (121, 20), (125, 10), (127, 3)),
     "Indonesia": (4, (95, 5), (98, 0), (103, -5), (110, -9), (120, -10), (130, -7)),
-    "Solomons": (
-        3,
-        (135, -3),
-        (145, -5),
-        (152, -5),
-        (160, -10),
-        (167, -16),
-        (170, -22),
-    ),
+    "Solomons": (3, (135, -3), (145, -5), (152, -5), (160, -10), (167, -16), (170, -22)),
     "Tonga": (2, (-174, -15), (-175, -22), (-178, -30), (178, -38), (170, -43)),
     "Mediterranean": (3, (-6, 36), (13, 42), (20, 40), (27, 38), (35, 38), (44, 39)),
-    "Asia": (
-        3,
-        (50, 35),
-        (58, 30),
-        (66, 30),
-        (72, 36),
-        (80, 32),
-        (88, 28),
-        (95, 26),
-        (97, 22),
-    ),
-    "Atlantic": (
-        1,
-        (-18, 65),
-        (-30, 50),
-        (-40, 30),
-        (-43, 15),
-        (-25, 0),
-        (-14, -15),
-        (-14, -40),
-    ),
+    "Asia": (3, (50, 35), (58, 30), (66, 30), (72, 36), (80, 32), (88, 28), (95, 26), (97, 22)),
+    "Atlantic": (1, (-18, 65), (-30, 50), (-40, 30), (-43, 15), (-25, 0), (-14, -15), (-14, -40)),
 }
 
 
@@ -114,16 +79,14 @@ def stand_in(path: Path, number: int = 1500) -> Path:
         place = (1 - share) * corners[first] + share * corners[first + 1]
         longitude, latitude = place + rng.normal(0, 2, 2)
         if rng.uniform() < 0.02:
-            longitude, latitude = (
-                rng.uniform(-180, 180),
-                np.rad2deg(np.arcsin(rng.uniform(-1, 1))),
-            )
+            longitude, latitude = rng.uniform(-180, 180), np.rad2deg(np.arcsin(rng.uniform(-1, 1)))
         lines.append(f"{latitude:.1f},{(longitude + 180) % 360 - 180:.1f}")
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
-table = Path(os.environ.get("EARTHQUAKES") or stand_in(Path("05_stand_in.csv")))
+own = os.environ.get("EARTHQUAKES")
+table = Path(own or stand_in(Path("05_stand_in.csv")))
 data = read(table)
 print(data.report)
 (leaf,) = data.codec.leaves
@@ -185,22 +148,17 @@ for place in zip(latitude[:4], longitude[:4], strict=True):
 
 samples = data.codec.encode(drawn)[leaf.name].double()
 anywhere = torch.nn.functional.normalize(
-    torch.randn(1500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
-    dim=1,
+    torch.randn(1500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=1
 )
 print("degrees to the nearest known earthquake: a half, nine of ten within")
-for name, points in {
-    "held out": quakes["test"],
-    "drawn": samples,
-    "anywhere": anywhere,
-}.items():
+for name, points in {"held out": quakes["test"], "drawn": samples, "anywhere": anywhere}.items():
     gap = torch.rad2deg(nearest(sphere, points.double(), quakes["train"].double()))
     half, most = gap.quantile(0.5), gap.quantile(0.9)
     print(f"{name:9} {half:5.1f} {most:5.1f}")
 
 # %% [markdown]
-# Drawn places are as near to known earthquakes as the held-out ones are; places anywhere are ten
-# times as far. None is a copy: the model has 115,000 weights and no table of points.
+# Drawn places are as near to known earthquakes as the held-out ones are; places anywhere are more
+# than ten times as far.
 #
 # ## Likelihood
 # The walk without noise is a flow on the sphere, and a flow carries density along. `score` follows
@@ -212,12 +170,14 @@ print(scores.summary())
 gain = scores.total - by_kernel
 error = gain.std(ddof=1) / math.sqrt(len(gain))
 print(f"the network, less the kernels: {gain.mean():.3f} +- {error:.3f} nats an earthquake")
-assert scores.total.mean() > 1 - sphere.log_volume, "worse than a nat above the uniform law"
+assert own or abs(gain.mean()) < 0.15
 
 # %% [markdown]
 # On the stand-in both come out alike within the error: a kernel estimate whose width was fitted is
-# hard to beat on points strewn evenly about lines. On the catalogue itself, with a larger network
-# and a longer training, the network is ahead (see the README of the domain).
+# hard to beat on points strewn evenly about lines. The catalogue itself has structure of all
+# sizes, and many earthquakes where one has been before. There a larger network is ahead of kernels
+# of one width and behind kernels of several (the README of the domain has the numbers, and what is
+# left of them without those places).
 #
 # ## Where the two differ
 # The mean hides much. For each held-out earthquake there is a difference; the largest of either
@@ -232,17 +192,14 @@ for i in (*order[:4], *order[-4:]):
     where = [place.columns[name][i] for name in leaf.columns]
     print("{:8.1f} {:9.1f}".format(*where), end="")
     print(f"{by_kernel[i]:10.2f} {scores.total[i]:9.2f} {gap[i]:18.1f}")
-for name, some in {
-    "near": gap < 1,
-    "between": (gap >= 1) & (gap < 4),
-    "far": gap >= 4,
-}.items():
+for name, some in {"near": gap < 1, "between": (gap >= 1) & (gap < 4), "far": gap >= 4}.items():
     print(f"{name:8} {some.sum():4} earthquakes, {gain[some].mean():6.2f} nats")
+assert own or gain[gap < 1].mean() < 0.05 < 0.5 < gain[gap >= 4].mean()
 
 # %% [markdown]
-# Near known earthquakes the kernels win a little: they hold the very points. Far from all of them
-# the network is better, by more than a nat: its density has soft flanks, that of the kernels falls
-# to the uniform floor.
+# Near known earthquakes the kernels win a little: they hold the very points. The five that are far
+# from all of them are likelier under the network, by a nat in the mean: its density has soft
+# flanks, that of the kernels falls to the uniform floor, which is -7.14 nats.
 #
 # ## The picture
 # Above, the data and the samples; below, the log density of the model with the held-out
@@ -260,6 +217,7 @@ globe = Globe(EqualEarth(), centre=150)
 model = density_on_map(log_model, globe, 90)
 known = model.value[model.inside]
 print(f"the density adds up to {model.mass:.2f} on {len(known):,} cells of the map")
+assert 0.9 < model.mass < 1.1
 figure = sphere_maps(
     samples.numpy(),
     quakes["train"].numpy(),
@@ -273,13 +231,15 @@ save(figure, "05_earthquakes.png")
 
 # %% [markdown]
 # And where the two maps differ: red where the network says that earthquakes are more likely than
-# the kernels do, blue where it says less.
+# the kernels do, blue where it says less. The belts are pale: on them the two agree. They are
+# lined with red, for the network does not end them as sharply; and in wide empty places, where
+# nothing was ever seen, it goes below the floor of the kernels.
 
 # %%
 apart = density_on_map(
     lambda points: known - kernel.log_prob(torch.from_numpy(points)).numpy(), globe, 90
 )
-figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
+figure, axis = plt.subplots(figsize=(8.5, 4), layout="constrained")
 globe.base(axis, filled=False)
 image = axis.imshow(
     apart.value, extent=apart.extent, origin="lower", cmap="RdBu_r", vmin=-3, vmax=3,
@@ -287,7 +247,13 @@ image = axis.imshow(
 )  # fmt: skip
 edge = np.stack(globe.projection.outline(), 1)
 image.set_clip_path(Polygon(edge, transform=axis.transData))
-globe.scatter(axis, quakes["train"].numpy(), "#1c2333")
+globe.scatter(axis, quakes["train"].numpy(), "#1c2333", alpha=0.5)
 figure.colorbar(image, shrink=0.7, label="network less kernels, nats")
 figure.savefig("05_difference.png")
 plt.close(figure)
+
+# %% [markdown]
+# To go on: the same run on the command line is `structdiff train manifolds --data TABLE`, then
+# `sample`, `score` and `evaluate`, which makes a page with this map. `--noise.route flow` takes
+# Riemannian flow matching instead of diffusion, and a table with depths as well becomes a record
+# of two leaves by `--data.columns "place=lat,lon:sphere; depth:euclidean"`.
