@@ -151,7 +151,8 @@ class Batch:
             raise ValueError(msg)
         given = {name: self.given[name]} if name in self.given else {}
         leaves, layouts = {name: self.leaves[name]}, {name: self.layouts[name]}
-        return Batch(leaves, layouts, given=given, ids=self.ids, part=self.part)
+        said = {"condition": self.condition, "present": self.present}
+        return Batch(leaves, layouts, **said, given=given, ids=self.ids, part=self.part)
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> Batch:
         """The same samples with other leaf tensors of the same names and rows.

@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
 __all__ = ["Parameterisation"]
@@ -26,6 +28,13 @@ class Parameterisation(ABC):
     @abstractmethod
     def decode(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The x_0 that an output stands for."""
+
+    def extras(
+        self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor
+    ) -> Mapping[str, Tensor]:
+        """What else an output says of x_0, by name; nothing unless the network has more heads."""
+        del output, x_t, alpha, sigma
+        return {}
 
     @abstractmethod
     def target(self, x_0: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

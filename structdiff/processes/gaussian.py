@@ -19,7 +19,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -37,10 +37,11 @@ __all__ = ["Gaussian", "GaussianStep"]
 
 
 class GaussianStep(NamedTuple):
-    """x_s = keep x_t + data x_0 + noise z."""
+    """x_s = keep x_t + data x_0 + noise z; `unit` is Var[x_0 | x_t] of standard normal data."""
 
     keep: Tensor
     data: Tensor
+    unit: Tensor
     noise: Tensor
     stochastic: bool
 
@@ -66,6 +67,8 @@ class Gaussian(Leaf, Tractable, Scored):
         torch.Size([3, 2])
     """
 
+    levels_by_entry = True
+
     def __init__(
         self,
         schedule: Schedule,
@@ -81,9 +84,10 @@ class Gaussian(Leaf, Tractable, Scored):
 
     def _check_end(self) -> None:
         """Refuse a prediction that says nothing of x_0 at pure noise."""
-        end = self.schedule(torch.ones((), dtype=torch.float64))
+        end = self.schedule(self.schedule.spread(torch.ones((), dtype=torch.float64)))
         one = torch.ones((), dtype=torch.float64)
-        if not torch.isfinite(self.parameterisation.decode(one, 2 * one, end.alpha, end.sigma)):
+        last = self.parameterisation.decode(one, 2 * one, end.alpha, end.sigma)
+        if not torch.isfinite(last).all():
             name = type(self.parameterisation).__name__
             msg = (
                 f"{name} has no meaning at t = 1, where alpha of this schedule is 0: predict "
@@ -153,7 +157,8 @@ class Gaussian(Leaf, Tractable, Scored):
         """The posterior mean that the output stands for, in the subspace."""
         level = self.level(t, x_t)
         x_0 = self.parameterisation.decode(output, x_t, level.alpha, level.sigma)
-        return Estimate(self.hold(self.project(x_0)))
+        extras = self.parameterisation.extras(output, x_t, level.alpha, level.sigma)
+        return Estimate(self.hold(self.project(x_0)), extras)
 
     def oracle(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Estimate:
         """x_0."""
@@ -163,9 +168,11 @@ class Gaussian(Leaf, Tractable, Scored):
     def impose(
         self, estimate: Estimate, x_0: Tensor, held: Tensor, x_t: Tensor, t: Tensor
     ) -> Estimate:
-        """The known rows, placed in the frame of the estimate."""
+        """The known rows, placed in the frame of the estimate; they have no variance."""
         del x_t, t
-        return Estimate(self.graft(estimate.value, x_0, held))
+        free = ~expand(held, x_0)
+        extras = {name: free * extra for name, extra in estimate.extras.items()}
+        return Estimate(self.graft(estimate.value, x_0, held), extras)
 
     def shift(self, estimate: Estimate, gradient: Tensor, x_t: Tensor, t: Tensor) -> Estimate:
         """The mean moves by sigma^2 / alpha times the gradient, in the subspace.
@@ -186,11 +193,15 @@ class Gaussian(Leaf, Tractable, Scored):
     def velocity(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
         """(d log alpha / dt) x_t - (d clock / dt) (x_t - alpha x_0) at the estimate of x_0."""
         slope, decay = (
-            expand(rate(t).to(x_t.device, x_t.dtype), x_t)
-            for rate in (self.schedule.slope, self.schedule.decay)
+            self.rate(rate, t, x_t) for rate in (self.schedule.slope, self.schedule.decay)
         )
         residual = x_t - self.level(t, x_t).alpha * estimate.value
         return self.tangent(x_t, decay * x_t + slope * residual)
+
+    def rate(self, rate: Callable[[Tensor], Tensor], t: Tensor, x: Tensor) -> Tensor:
+        """A rate of the schedule at times, shaped to broadcast against x, in its dtype."""
+        value = rate(self.entry_times(t, x))
+        return self.fitted(value.to(x.device, x.dtype), x)
 
     def tangent(self, x_t: Tensor, v: Tensor) -> Tensor:
         """Projection to the subspace; zero at given entries."""
@@ -220,7 +231,7 @@ class Gaussian(Leaf, Tractable, Scored):
         """
         if eta > 0:
             check_falling(times)
-        level = self.schedule(times)
+        level = self.schedule(self.schedule.spread(times))
         alpha_t, alpha_s = level.alpha[:-1], level.alpha[1:]
         # From a noiseless time nothing is known of the noise: keep none of it.
         ratio = torch.where(level.sigma[:-1] > 0, level.sigma[1:] / level.sigma[:-1], 0.0)
@@ -230,7 +241,9 @@ class Gaussian(Leaf, Tractable, Scored):
         keep = ratio * torch.sqrt(1 - fresh)
         noise = level.sigma[1:] * torch.sqrt(fresh)
         data = alpha_s - alpha_t * keep
-        return [GaussianStep(*row) for row in self.per_step(self.known.ndim, keep, data, noise)]
+        unit = torch.sigmoid(-2 * level.clock[:-1])
+        rows = self.per_step(self.known.ndim, keep, data, unit, noise)
+        return [GaussianStep(*row) for row in rows]
 
     def leap(self, times: Tensor) -> Sequence[GaussianStep]:
         """Euler-Maruyama steps of the reverse SDE, in t.
@@ -241,24 +254,42 @@ class Gaussian(Leaf, Tractable, Scored):
         Raises:
             ValueError: If times rise.
         """
-        exact, level = self.plan(times, 1.0), self.schedule(times)
+        exact, times = self.plan(times, 1.0), self.schedule.spread(times)
+        level = self.schedule(times)
         length = times[:-1] - times[1:]
         pull = 2 * self.schedule.slope(times)[:-1] * length
         keep = 1 - self.schedule.decay(times)[:-1] * length - pull
         data, noise = pull * level.alpha[:-1], level.sigma[:-1] * pull.sqrt()
         finite = (times[1:] >= 0) & torch.isfinite(level.clock[:-1])
         sound = finite.reshape(len(finite), -1).all(1).tolist()
-        frozen = [GaussianStep(*row) for row in self.per_step(self.known.ndim, keep, data, noise)]
+        unit = torch.sigmoid(-2 * level.clock[:-1])
+        rows = self.per_step(self.known.ndim, keep, data, unit, noise)
+        frozen = [GaussianStep(*row) for row in rows]
         return [a if good else b for a, b, good in zip(frozen, exact, sound, strict=True)]
 
     def move(
         self, x_t: Tensor, estimate: Estimate, coefficients: GaussianStep, random: Randomness
     ) -> Tensor:
-        """keep x_t + data x_0 + noise z."""
+        """keep x_t + data x_0 + deviation z."""
         x_s = (coefficients.keep * x_t).addcmul_(coefficients.data, estimate.value)
         if coefficients.stochastic:
-            x_s.addcmul_(coefficients.noise, self.draw(random))
+            x_s.addcmul_(self.deviation(estimate, coefficients), self.draw(random))
         return x_s
+
+    def deviation(self, estimate: Estimate, coefficients: GaussianStep) -> Tensor:
+        """Standard deviation of the step's law: `noise`, and more where extras say how much.
+
+        With v = extras["variance"], Var[x_0 | x_t], it is that of the law of total variance,
+        noise^2 + data^2 v. With v = extras["interpolation"] its logarithm lies between those for
+        known data (0: beta tilde at eta = 1) and for standard normal data (1: beta).
+        """
+        noise, extras = coefficients.noise, estimate.extras
+        if "variance" in extras:
+            return torch.sqrt(noise**2 + coefficients.data**2 * extras["variance"])
+        if "interpolation" in extras:
+            ratio = (coefficients.data / noise) ** 2 * coefficients.unit
+            return noise * (1 + ratio) ** (0.5 * extras["interpolation"])
+        return noise
 
     def combine(
         self,
@@ -273,12 +304,13 @@ class Gaussian(Leaf, Tractable, Scored):
         total = weights[0] * history[0][1].value
         for weight, (_, past) in zip(weights[1:], history[1:], strict=False):
             total.addcmul_(weight, past.value)
-        return Estimate(total)
+        return Estimate(total, history[0][1].extras)
 
     def tilt(self, estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
-        """Weighted sum of the means."""
+        """Weighted sum of the means, with what else the last estimate says."""
         pairs = zip(weights, estimates, strict=True)
-        return Estimate(torch.stack([w * one.value for w, one in pairs]).sum(0))
+        value = torch.stack([w * one.value for w, one in pairs]).sum(0)
+        return replace(estimates[-1], value=value)
 
     def standard(self) -> Gaussian:
         """The schedule divided by sqrt(alpha^2 + sigma^2), predicting x_0."""
@@ -306,20 +338,27 @@ class Gaussian(Leaf, Tractable, Scored):
     ) -> Tensor:
         """Log density of the step's normal, per row."""
         mean = coefficients.keep * x_t + coefficients.data * estimate.value
-        return self.log_normal(x_s - mean, coefficients.noise)
+        return self.log_normal(x_s - mean, self.deviation(estimate, coefficients))
 
     def divergence(
         self, oracle: Estimate, estimate: Estimate, x_t: Tensor, coefficients: GaussianStep
     ) -> Tensor:
-        """KL of two normals of one variance."""
-        del x_t
-        gap = (coefficients.data / coefficients.noise) * (oracle.value - estimate.value)
-        return 0.5 * sum_event(self.free(gap**2))
+        """KL of two normals, of one variance unless the estimate tells its own."""
+        deviation = self.deviation(estimate, coefficients)
+        gap = (coefficients.data / deviation) * (oracle.value - estimate.value)
+        distance = sum_event(self.free(gap**2))
+        if deviation is not coefficients.noise:
+            ratio = ((coefficients.noise / deviation) ** 2).expand_as(gap)
+            spread = self.free(ratio - 1 - torch.log(ratio))
+            entries = sum_event(self.free(torch.ones_like(gap))).clamp(min=1)
+            share = self.space.dimensions(x_t, self.layout, self.held_rows) / entries
+            distance = distance + share * sum_event(spread)
+        return 0.5 * distance
 
     def divergence_rate(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """-d SNR / dt |x_0 - estimate|^2 / 2."""
         level = self.level(t, x_t)
-        slope = expand(self.schedule.slope(t).to(x_t.device, x_t.dtype), x_t)
+        slope = self.rate(self.schedule.slope, t, x_t)
         gap = (level.alpha / level.sigma) * (estimate.value - x_0)
         return sum_event(self.free(slope * gap**2))
 

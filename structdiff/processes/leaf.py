@@ -33,7 +33,7 @@ def sum_event(x: Tensor) -> Tensor:
 
 def check_clock(schedule: Schedule) -> None:
     """Refuse a schedule whose signal-to-noise ratio rises in time."""
-    clock = schedule(torch.linspace(0, 1, 1001, dtype=torch.float64)).clock
+    clock = schedule(schedule.spread(torch.linspace(0, 1, 1001, dtype=torch.float64))).clock
     if not bool((clock[1:] <= clock[:-1]).all()):
         msg = f"the log-SNR of schedule {type(schedule).__name__} must fall in t on [0, 1]"
         raise ValueError(msg)
@@ -54,8 +54,12 @@ class Leaf(Process, ABC):
         event: Shape of one row.
 
     Raises:
-        ValueError: If the schedule's clock rises somewhere.
+        ValueError: If the schedule's clock rises somewhere, or it has levels by entry that this
+            process or event does not.
     """
+
+    levels_by_entry = False
+    """Whether the schedule may have noise levels by entry."""
 
     layout: Layout
     known: Tensor
@@ -64,6 +68,11 @@ class Leaf(Process, ABC):
     def __init__(self, schedule: Schedule, event: Sequence[int]) -> None:
         super().__init__()
         check_clock(schedule)
+        wanted = tuple(event) if self.levels_by_entry else ()
+        if schedule.event not in ((), wanted):
+            has = f"schedule {type(schedule).__name__} has noise levels by entry {schedule.event}"
+            msg = f"{has}, but {type(self).__name__} takes {wanted}: one level, or one an entry"
+            raise ValueError(msg)
         self.schedule = schedule
         self.event = tuple(event)
 
@@ -142,12 +151,24 @@ class Leaf(Process, ABC):
     @final
     def clock(self, t: Tensor) -> Tensor:
         """log(alpha / sigma), in float32 or the precision of t if higher."""
-        return self.schedule.forward(t).clock.to(torch.promote_types(t.dtype, torch.float32))
+        clock = self.schedule.reference.forward(t).clock
+        return clock.to(torch.promote_types(t.dtype, torch.float32))
 
     @final
     def exact_level(self, t: Tensor, x: Tensor) -> Level:
         """alpha, sigma and clock in float64, shaped to broadcast against x."""
-        return Level(*(expand(value.to(x.device), x) for value in self.schedule(t)))
+        level = self.schedule(self.entry_times(t, x))
+        return Level(*(self.fitted(value.to(x.device), x) for value in level))
+
+    @final
+    def entry_times(self, t: Tensor, x: Tensor) -> Tensor:
+        """Times as the schedule takes them: with axes for entries of levels of their own."""
+        return t if t.ndim == x.ndim else self.schedule.spread(t)
+
+    @final
+    def fitted(self, coefficient: Tensor, x: Tensor) -> Tensor:
+        """What the schedule says, shaped to broadcast against x."""
+        return coefficient if self.schedule.event else expand(coefficient, x)
 
     @final
     def level(self, t: Tensor, x: Tensor) -> Level:
@@ -164,13 +185,13 @@ class Leaf(Process, ABC):
         used = (numbers[-1] > 0).reshape(len(numbers[-1]), -1).any(1).tolist()
         steps = zip(*(value.unbind() for value in moved), strict=True)
         like = self.known.new_empty((0,) * axes)
-        shaped = (tuple(expand(value, like) for value in step) for step in steps)
+        shaped = (tuple(self.fitted(value, like) for value in step) for step in steps)
         return [(*step, flag) for step, flag in zip(shaped, used, strict=True)]
 
     @final
     def weights(self, rule: Rule, times: Tensor) -> Sequence[tuple[Tensor, ...]]:
         """Weights of each step without trailing zeros, as 0-dim tensors."""
-        matrix = rule(self.schedule(times).clock)
+        matrix = rule(self.schedule.reference(times).clock)
         used = [max(1, int(torch.nonzero(row).max()) + 1) for row in matrix]
         dtype = self.known.dtype if self.known.is_floating_point() else torch.float32
         matrix = matrix.to(self.known.device, dtype)

@@ -30,7 +30,23 @@ class Level(NamedTuple):
 
 
 class Schedule(nn.Module, ABC):
-    """Time to noise level."""
+    """Time to noise level.
+
+    Where entries of a row have noise levels of their own, `event` is their shape, and times with
+    an axis of length 1 (or of the event's) for each of its axes give levels with those axes.
+    """
+
+    event: tuple[int, ...] = ()
+
+    @property
+    def reference(self) -> Schedule:
+        """The schedule of one level per time whose clock networks, weights and grids see."""
+        return self
+
+    @final
+    def spread(self, t: Tensor) -> Tensor:
+        """Times with an axis for each axis of `event`; as they are where there is none."""
+        return t.reshape((*t.shape, *(1,) * len(self.event)))
 
     @abstractmethod
     def log_alpha(self, t: Tensor) -> Tensor:
@@ -89,11 +105,15 @@ class Schedule(nn.Module, ABC):
         again = learned and torch.is_grad_enabled()
         with torch.enable_grad():
             # A little earlier: on a grid point an interpolation has no derivative.
-            time = (t.double() * (1 - 2**-50)).clamp(min=2**-40)
+            time = self._widened((t.double() * (1 - 2**-50)).clamp(min=2**-40))
             time = time if time.requires_grad else time.detach().requires_grad_()
             clock = self.log_alpha(time) - self.log_sigma(time)
             (rate,) = torch.autograd.grad(clock.sum(), time, create_graph=again)
         return torch.where((t < 0) | clock.isinf(), 0.0, -rate)
+
+    def _widened(self, t: Tensor) -> Tensor:
+        """Times of the shape of the levels, so that each entry has a rate of its own."""
+        return t.expand(torch.broadcast_shapes(t.shape, self.event)) if self.event else t
 
     @final
     def decay(self, t: Tensor) -> Tensor:
@@ -103,7 +123,8 @@ class Schedule(nn.Module, ABC):
             t: Times of any shape; at `CLEAN` it is 0.
         """
         with torch.enable_grad():
-            time = (t.double() * (1 - 2**-50)).clamp(min=2**-40).detach().requires_grad_()
+            time = self._widened((t.double() * (1 - 2**-50)).clamp(min=2**-40))
+            time = time.detach().requires_grad_()
             log_alpha = self.log_alpha(time)
             if not log_alpha.requires_grad:
                 return torch.zeros_like(time)

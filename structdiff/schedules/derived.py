@@ -44,7 +44,12 @@ class Standard(Schedule):
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
-        self.schedule = schedule
+        self.schedule, self.event = schedule, schedule.event
+
+    @property
+    def reference(self) -> Schedule:
+        """That of the inner schedule, in standard units."""
+        return Standard(self.schedule.reference) if self.event else self
 
     def _log_snr(self, t: Tensor) -> Tensor:
         return 2 * (self.schedule.log_alpha(t) - self.schedule.log_sigma(t))
