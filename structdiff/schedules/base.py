@@ -113,7 +113,7 @@ class Schedule(nn.Module, ABC):
 
     def _widened(self, t: Tensor) -> Tensor:
         """Times of the shape of the levels, so that each entry has a rate of its own."""
-        return t.expand(torch.broadcast_shapes(t.shape, self.event)) if self.event else t
+        return t + t.new_zeros(self.event)
 
     @final
     def decay(self, t: Tensor) -> Tensor:
