@@ -203,6 +203,22 @@ class Batch:
             self.ids[index],
         )
 
+    def alike(self, other: Batch) -> tuple[Tensor, Tensor]:
+        """All pairs of a sample of this batch and one of another with equal numbers of rows.
+
+        Arguments:
+            other: A batch of the same leaves.
+
+        Returns:
+            Their numbers in this batch and in the other one, two `(pairs,)`, sorted by the other.
+        """
+        names = sorted(other.layouts)
+        ours = torch.tensor([self.layouts[name].counts for name in names])
+        theirs = torch.tensor([other.layouts[name].counts for name in names])
+        match = (ours[:, None, :] == theirs[:, :, None]).all(0)
+        sample, record = torch.nonzero(match).unbind(1)
+        return record, sample
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return Batch(

@@ -65,15 +65,6 @@ class ExactDenoiser(Denoiser):
             uniform if weights is None else weights.double() / weights.sum()
         )
 
-    def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """All (record, sample) with equal numbers of rows, two `(pairs,)`, sorted by sample."""
-        names = sorted(batch.layouts)
-        ours = torch.tensor([self.data.layouts[name].counts for name in names])
-        theirs = torch.tensor([batch.layouts[name].counts for name in names])
-        match = (ours[:, None, :] == theirs[:, :, None]).all(0)
-        sample, record = torch.nonzero(match).unbind(1)
-        return record, sample
-
     def forward(
         self, batch: Batch, t: Any, previous: Mapping[str, Estimate] | None = None
     ) -> Mapping[str, Estimate]:
@@ -85,7 +76,7 @@ class ExactDenoiser(Denoiser):
             previous: Not used.
         """
         del previous
-        record, sample = self.pairs(batch)
+        record, sample = self.data.alike(batch)
         theirs = {n: layout.rows_of(sample) for n, layout in batch.layouts.items()}
         ours = {n: layout.rows_of(record) for n, layout in self.data.layouts.items()}
         many = Batch(
