@@ -51,6 +51,17 @@ LOGARITHM = _series([2 / (2 * k + 1) for k in range(9)])
 HALF = int(torch.tensor(math.sqrt(0.5), dtype=torch.float64).view(torch.int64))
 
 
+def hashed(address: str) -> tuple[int, int]:
+    """A key of Threefry."""
+    digest = hashlib.blake2b(address.encode(), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+
+# What torch.compiler.assume_constant_result sets, without loading the compiler: the key follows
+# from the address alone, so that a compiled step has it as a number.
+hashed._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 class Counter(Randomness):
     """Every number is a function of seed, sample id, row, leaf, step, draw and place in the row.
 
@@ -168,9 +179,8 @@ class Counter(Randomness):
     def _key(self) -> tuple[int, int]:
         """What the next draw's address is hashed to."""
         address = (self.seed, self.leaves, self.steps, self.layout is not None, self.draws)
-        digest = hashlib.blake2b(repr(address).encode(), digest_size=16).digest()
         self.draws += 1
-        return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+        return hashed(repr(address))
 
     def _places(
         self, shape: Sequence[int], device: torch.device | str
