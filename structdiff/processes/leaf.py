@@ -34,6 +34,10 @@ def sum_event(x: Tensor) -> Tensor:
 def check_clock(schedule: Schedule) -> None:
     """Refuse a schedule whose signal-to-noise ratio rises in time."""
     clock = schedule(schedule.spread(torch.linspace(0, 1, 1001, dtype=torch.float64))).clock
+    if bool(clock.isnan().any()):
+        lost = f"alpha and sigma of schedule {type(schedule).__name__} are both 0, or not numbers"
+        msg = f"{lost}, at some times: one of them must be positive everywhere on [0, 1]"
+        raise ValueError(msg)
     if not bool((clock[1:] <= clock[:-1]).all()):
         msg = f"the log-SNR of schedule {type(schedule).__name__} must fall in t on [0, 1]"
         raise ValueError(msg)

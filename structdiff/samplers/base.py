@@ -131,6 +131,9 @@ class Walk(ABC):
             batch: Gives layouts, conditions, and the values of given entries.
             random: Where the noise comes from.
             watch: Called with the number of steps done and the carry, after each step.
+
+        Raises:
+            ValueError: If a sample is not finite at the end; it names the leaf and the ids.
         """
         bound = self.bind(batch, random)
         carry = bound.start()
@@ -138,7 +141,23 @@ class Walk(ABC):
             carry = bound.step(carry, i)
             if watch is not None:
                 watch(i + 1, carry)
-        return batch.with_leaves(carry.x)
+        return check_finite(batch.with_leaves(carry.x))
+
+
+def check_finite(batch: Batch) -> Batch:
+    """The batch, if all its numbers are finite.
+
+    Raises:
+        ValueError: If not.
+    """
+    for name, x in batch.leaves.items():
+        lost = ~torch.isfinite(x).reshape(len(x), -1).all(1)
+        if bool(lost.any()):
+            ids = batch.ids[batch.layouts[name].sample[lost].unique()].tolist()
+            which = f"samples with the ids {ids[:10]} are not finite in leaf {name!r}"
+            msg = f"{which}: the denoiser's answers are not, or a guidance scale is too large"
+            raise ValueError(f"{msg}; sample(..., watch=) shows where it begins")
+    return batch
 
 
 class Sampler(Walk):
