@@ -12,8 +12,6 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from structdiff.denoiser import Denoiser
 from structdiff.samplers.base import Carry, Estimates, Sampler, Space
 from structdiff.schedules import Grid
@@ -32,7 +30,7 @@ class Ancestral(Sampler):
     def effective(self, carry: Carry, i: int) -> tuple[Estimates, Carry]:
         """The present estimate."""
         estimate = self.denoise(carry.x, i, carry.previous)
-        return estimate, replace(carry, previous=estimate, calls=carry.calls + 1)
+        return estimate, carry.changed(previous=estimate, calls=carry.calls + 1)
 
 
 def DDIM(denoiser: Denoiser, grid: Grid, *, eta: float = 0.0) -> Ancestral:  # noqa: N802

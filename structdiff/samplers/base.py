@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypeAlias, final
 
 import torch
@@ -49,6 +49,12 @@ class Carry:
     previous: Estimates | None = None
     calls: int = 0
     memory: Record = field(default_factory=dict)
+
+    def changed(self, **changes: Any) -> Carry:
+        """`dataclasses.replace`, at a third of its time: samplers call it at every step."""
+        other = object.__new__(Carry)
+        other.__dict__.update(self.__dict__, **changes)
+        return other
 
     def tensors(self) -> dict[str, Tensor]:
         """A flat mapping to save; `from_tensors` reads it."""
@@ -251,4 +257,4 @@ class Sampler(Walk):
     def step(self, carry: Carry, i: int) -> Carry:
         """The carry after step i."""
         estimate, carry = self.effective(carry, i)
-        return replace(carry, x=self.advance(carry.x, estimate, i))
+        return carry.changed(x=self.advance(carry.x, estimate, i))

@@ -12,7 +12,6 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -56,11 +55,11 @@ class Heun(Sampler):
     def effective(self, carry: Carry, i: int) -> tuple[Estimates, Carry]:
         """The mean of both ends."""
         first = self.denoise(carry.x, i, carry.previous)
-        carry = replace(carry, previous=first, calls=carry.calls + 1)
+        carry = carry.changed(previous=first, calls=carry.calls + 1)
         if i + 1 == self.steps:
             return first, carry
         x_s = self.advance(carry.x, first, i, part=2)
         second = self.denoise(x_s, i + 1, first)
-        carry = replace(carry, previous=second, calls=carry.calls + 1)
+        carry = carry.changed(previous=second, calls=carry.calls + 1)
         history = ((x_s, second), (carry.x, first))
         return self.process.combine(history, self.mixing[i], carry.x), carry
