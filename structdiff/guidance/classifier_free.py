@@ -7,7 +7,8 @@ With the scale w, the score of a guided denoiser is
 so w = 0 is unconditional, 1 conditional, and above 1 guided. (The original paper writes
 (1 + w') s(x_t | c) - w' s(x_t): w = 1 + w'.) Several conditions add their own direction,
 s = s(x_t) + sum_i w_i (s(x_t | c_i) - s(x_t)), which is the score of
-p(x_t) prod_i (p(x_t | c_i) / p(x_t))^w_i (Liu et al.). Estimates are tilted as their space asks:
+p(x_t) prod_i (p(x_t | c_i) / p(x_t))^w_i (Liu et al.). With a negative condition n in place of
+none, s = (1 - w) s(x_t | n) + w s(x_t | c). Estimates are tilted as their space asks:
 means on R^n, log-probabilities on classes, tangent vectors on manifolds. On R^n and manifolds that
 is at each time the score of the tilted law of x_t, on classes each row's tilted law of x_0; the
 samples of the whole walk follow no such closed law.
@@ -21,38 +22,43 @@ References:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
-from structdiff.processes import Estimate
+from structdiff.guidance.strengths import Scale, check_scales
+from structdiff.guidance.tilted import Mixed, conditioned
 
 __all__ = ["ClassifierFree", "only"]
 
 
 def only(batch: Batch, names: frozenset[str]) -> Batch:
     """The batch with these conditions; the others are absent."""
+    others = [name for name in batch.condition if name not in names]
+    if not others:
+        return batch
     absent = torch.zeros(batch.samples, dtype=torch.bool, device=batch.device)
-    hidden = {name: absent for name in batch.condition if name not in names}
-    return batch.with_present({**batch.present, **hidden})
+    return batch.with_present({**batch.present, **dict.fromkeys(others, absent)})
 
 
-class ClassifierFree(Denoiser):
+class ClassifierFree(Mixed):
     """A denoiser guided by its own conditions.
 
     Arguments:
         denoiser: A denoiser trained with its conditions dropped now and then, see
             `ConditionDropout`.
         scale: One w for all conditions together, or one w per condition, by name; conditions
-            that the mapping does not name are absent.
+            that the mapping does not name are absent. A w is a number or a function of time:
+            `Interval(w, low, high)` guides in an interval.
+        negative: Conditions to lead away from: name to the value, of one sample, that takes the
+            place of no condition.
 
     Raises:
         ValueError: If a scale is not finite, or none is named; on a call, if there is no
-            condition to guide by, or not one that the scale names.
+            condition to guide by, or not one that the scale or `negative` names.
 
     Example:
         >>> from structdiff.testing import ExactDenoiser
@@ -66,45 +72,50 @@ class ClassifierFree(Denoiser):
         True
     """
 
-    def __init__(self, denoiser: Denoiser, scale: float | Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        scale: Scale | Mapping[str, Scale],
+        *,
+        negative: Mapping[str, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         named = dict(scale) if isinstance(scale, Mapping) else {"scale": scale}
-        if not named or not all(math.isfinite(w) for w in named.values()):
+        try:
+            check_scales(named.values())
+        except ValueError:
+            named = {}
+        if not named:
             msg = f"scale must be a finite number, or one per condition, got {scale}"
-            raise ValueError(msg)
-        self.denoiser, self.scale = denoiser, scale
+            raise ValueError(f"{msg}: or a function of time in their place")
+        self.denoiser, self.scale, self.negative = denoiser, scale, dict(negative or {})
         self.process = denoiser.process
 
-    def parts(self, batch: Batch) -> list[tuple[frozenset[str], float]]:
-        """Which conditions to look at together, and the weight of that estimate.
+    def looks(self, batch: Batch) -> tuple[list[tuple[Denoiser, Batch]], list[Scale]]:
+        """Without conditions (or with the negative ones), and with those that have a scale.
 
         Raises:
-            ValueError: If there is no condition to guide by, or not one that the scale names.
+            ValueError: If there is no condition to guide by, or not one that is named.
         """
         everything = frozenset(batch.condition)
+        self._check(everything)
+        if isinstance(self.scale, Mapping):
+            views, scales = [frozenset({name}) for name in self.scale], [*self.scale.values()]
+        else:
+            views, scales = [everything], [self.scale]
+        reference = (
+            conditioned(batch, self.negative) if self.negative else only(batch, frozenset())
+        )
+        seen = [reference, *(only(batch, names) for names in views)]
+        return [(self.denoiser, one) for one in seen], scales
+
+    def _check(self, everything: frozenset[str]) -> None:
         if not everything and self.scale != 0:
             msg = "guidance needs a condition, the batch has none: use batch.with_condition({...})"
             raise ValueError(msg)
-        if not isinstance(self.scale, Mapping):
-            weights = [(frozenset[str](), 1 - self.scale), (everything, float(self.scale))]
-        else:
-            unknown = self.scale.keys() - everything
-            if unknown:
+        scaled = self.scale.keys() if isinstance(self.scale, Mapping) else set[str]()
+        for who, names in (("scale", scaled), ("negative", self.negative.keys())):
+            if names - everything:
                 has = f"the batch has the conditions {sorted(everything)}"
-                msg = f"scale names {sorted(unknown)}, but {has}"
+                msg = f"{who} names {sorted(names - everything)}, but {has}"
                 raise ValueError(msg)
-            weights = [(frozenset[str](), 1 - math.fsum(self.scale.values()))]
-            weights += [(frozenset({name}), w) for name, w in self.scale.items()]
-        return [(names, w) for names, w in weights if w != 0]
-
-    def forward(
-        self, batch: Batch, t: Any, previous: Mapping[str, Estimate] | None = None
-    ) -> Mapping[str, Estimate]:
-        """The tilted estimate; a part of weight zero is not asked for."""
-        parts = self.parts(batch)
-        found = [self.denoiser(only(batch, names), t, previous) for names, _ in parts]
-        if len(parts) == 1 and parts[0][1] == 1:
-            return found[0]  # type: ignore[no-any-return]
-        process: Any = self.process.bind(batch)
-        tilted: Mapping[str, Estimate] = process.tilt(found, [w for _, w in parts])
-        return tilted

@@ -32,7 +32,8 @@ from torch import Tensor
 
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
-from structdiff.guidance.classifier_free import ClassifierFree, only
+from structdiff.guidance.classifier_free import ClassifierFree
+from structdiff.guidance.strengths import Scale
 from structdiff.processes import Estimate, Finite
 
 __all__ = ["RateGuided"]
@@ -50,7 +51,7 @@ class RateGuided(Denoiser):
     Arguments:
         denoiser: A denoiser trained with its conditions dropped now and then.
         scale: One w for all conditions together, or one per condition, by name, as for
-            `ClassifierFree`: 0 unconditional, 1 conditional.
+            `ClassifierFree`: 0 unconditional, 1 conditional; numbers or functions of time.
 
     Raises:
         ValueError: If a scale is not finite, or none is named; on a call, if there is no
@@ -67,7 +68,7 @@ class RateGuided(Denoiser):
         True
     """
 
-    def __init__(self, denoiser: Denoiser, scale: float | Mapping[str, float]) -> None:
+    def __init__(self, denoiser: Denoiser, scale: Scale | Mapping[str, Scale]) -> None:
         super().__init__()
         self.mixed = ClassifierFree(denoiser, scale)
         self.process = denoiser.process
@@ -76,17 +77,15 @@ class RateGuided(Denoiser):
         self, batch: Batch, t: Any, previous: Mapping[str, Estimate] | None = None
     ) -> Mapping[str, Estimate]:
         """The tilted estimate; a part of weight zero is not asked for."""
-        parts = self.mixed.parts(batch)
-        found = [self.mixed.denoiser(only(batch, names), t, previous) for names, _ in parts]
-        weights = [w for _, w in parts]
-        if weights == [1]:
-            return found[0]  # type: ignore[no-any-return]
+        answers = self.mixed.ask(batch, t, previous)
         process: Any = self.process.bind(batch)
-        tilted = dict(process.tilt(found, weights))
+        tilted = answers.tilted(process)
         for name in process.offering(Finite):
             x_t, leaf = batch[name], process[name]
-            gap = rate_gap(leaf, [one[name] for one in found], weights, x_t, t[name])
-            tilted[name] = leaf.shift(found[0][name], gap, x_t, t[name])
+            found, weights = answers.of(name)
+            if weights != [1]:
+                gap = rate_gap(leaf, found, weights, x_t, t[name])
+                tilted[name] = leaf.shift(found[0], gap, x_t, t[name])
         return tilted
 
 

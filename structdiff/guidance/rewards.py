@@ -22,7 +22,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -97,8 +97,9 @@ class Rewarded(Denoiser):
         seen = batch.with_leaves({**batch.leaves, **opened})
         with torch.set_grad_enabled(bool(opened)):
             said = self.denoiser(seen, t, previous)
-        opened |= {n: _chances(said[n]) for n in finite}
-        slopes = self.slopes(said, seen, opened, finite)
+        opened |= {n: chances(said[n]) for n in finite}
+        slopes = slopes_of(self.reward, said, seen, opened, finite)
+        slopes = {n: self.scale * slope for n, slope in slopes.items()}
         shift = {n: slope for n, slope in slopes.items() if n not in finite}
         said = {n: detached(estimate) for n, estimate in said.items()}
         shifted = dict(process.shift(said, shift, batch.leaves, t))
@@ -108,25 +109,26 @@ class Rewarded(Denoiser):
             shifted[name] = replace(shifted[name], value=torch.log_softmax(value + slope, -1))
         return shifted
 
-    def slopes(
-        self,
-        said: Mapping[str, Estimate],
-        seen: Batch,
-        opened: Mapping[str, Tensor],
-        finite: tuple[str, ...],
-    ) -> dict[str, Tensor]:
-        """w times the gradient in x_t, and on classes in the probabilities."""
-        with torch.enable_grad():
-            least = torch.finfo(torch.float32).tiny
-            chances = {n: replace(said[n], value=opened[n].clamp(min=least).log()) for n in finite}
-            total = per_sample(self.reward({**said, **chances}, seen), seen, "reward").sum()
-            slopes = torch.autograd.grad(
-                total, list(opened.values()), allow_unused=True, materialize_grads=True
-            )
-        return {n: self.scale * slope for n, slope in zip(opened, slopes, strict=True)}
+
+def slopes_of(
+    reward: Reward,
+    said: Mapping[str, Estimate],
+    seen: Batch,
+    opened: Mapping[str, Tensor],
+    finite: Collection[str],
+) -> dict[str, Tensor]:
+    """The gradient of a reward in what is opened: on classes the probabilities."""
+    with torch.enable_grad():
+        least = torch.finfo(torch.float32).tiny
+        told = {n: replace(said[n], value=opened[n].clamp(min=least).log()) for n in finite}
+        total = per_sample(reward({**said, **told}, seen), seen, "reward").sum()
+        slopes = torch.autograd.grad(
+            total, list(opened.values()), allow_unused=True, materialize_grads=True
+        )
+    return dict(zip(opened, slopes, strict=True))
 
 
-def _chances(estimate: Estimate) -> Tensor:
+def chances(estimate: Estimate) -> Tensor:
     """The probabilities, to be differentiated in; still a function of x_t if they were one."""
     with torch.enable_grad():
         p = estimate.value.exp()

@@ -76,7 +76,11 @@ class Slopes(ABC):
 def gradients(
     log_prob: LogProb, batch: Batch, t: Mapping[str, Tensor], leaves: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The gradient in these leaves, put in place of the batch's own."""
+    """The gradient in these leaves, put in place of the batch's own.
+
+    It can be differentiated in the function's weights where gradients are enabled outside.
+    """
+    training = torch.is_grad_enabled()
     opened = {name: x.detach().requires_grad_() for name, x in leaves.items()}
     if not opened:
         return {}
@@ -84,7 +88,11 @@ def gradients(
         value = log_prob(batch.with_leaves({**batch.leaves, **opened}), t)
         total = per_sample(value, batch, "log_prob").sum()
         slopes = torch.autograd.grad(
-            total, list(opened.values()), allow_unused=True, materialize_grads=True
+            total,
+            list(opened.values()),
+            create_graph=training,
+            allow_unused=True,
+            materialize_grads=True,
         )
     return dict(zip(opened, slopes, strict=True))
 

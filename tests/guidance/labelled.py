@@ -6,13 +6,34 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-from structdiff import Batch, Layout
+from structdiff import (
+    Batch,
+    Brownian,
+    Categorical,
+    Flow,
+    Gaussian,
+    Generator,
+    Geometric,
+    Layout,
+    Linear,
+    Product,
+    absorbing,
+    marginal,
+    uniform,
+)
 from structdiff.denoiser import Denoiser
+from structdiff.guidance import ClassifierFree
 from structdiff.processes import Estimate, Process
+from structdiff.spaces import Torus
 from structdiff.testing import ExactDenoiser
+
+LAW = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+TRANSITIONS = {"uniform": uniform(3), "absorbing": absorbing(3), "marginal": marginal(LAW)}
+transitions = pytest.mark.parametrize("transition", TRANSITIONS.values(), ids=TRANSITIONS)
 
 
 class Labelled(Denoiser):
@@ -79,3 +100,56 @@ def tokens(sequences: list[list[int]]) -> Batch:
 def every(symbols: int, length: int) -> list[list[int]]:
     """All sequences."""
     return [list(one) for one in product(range(symbols), repeat=length)]
+
+
+def unconditional(denoiser: Labelled) -> ClassifierFree:
+    return ClassifierFree(denoiser, 0.0)
+
+
+def grammar(transition: Any, length: int = 2, event: tuple[int, ...] = ()) -> Labelled:
+    """All sequences of three symbols, weighted, and labelled by the parity of their sum."""
+    data = tokens(every(3, length))
+    if event:
+        data = Batch.of({"token": data["token"].reshape(-1, *event)})
+    source = torch.Generator().manual_seed(length)
+    weights = torch.softmax(1.5 * torch.randn(3**length, generator=source), 0)
+    labels = torch.tensor([sum(one) % 2 for one in every(3, length)])
+    process = Product({"token": Categorical(Flow(), transition, event=event)})
+    return Labelled(process, data, weights, labels)
+
+
+def states(world: Labelled, length: int = 2) -> Batch:
+    """All states with either label, without those that no record of the label leads to."""
+    symbols = world.process["token"].symbols
+    all_of_them = every(symbols, length) * 2
+    label = torch.arange(2).repeat_interleave(symbols**length)
+    batch = tokens(all_of_them).with_condition({"c": label})
+    sound = world.log_prob(batch, {"token": torch.tensor(0.5)}) > -torch.inf
+    return batch.select(sound.nonzero().squeeze(1))
+
+
+def mixed() -> tuple[Labelled, Batch]:
+    """Records of four spaces, with noisy ones."""
+    process = Product(
+        {
+            "x": Gaussian(Linear(), event=(2,)),
+            "z": Categorical(Flow(), uniform(3)),
+            "mask": Categorical(Flow(), absorbing(2)),
+            "angle": Brownian(Geometric(0.05, 4.0), Torus(1)),
+        }
+    )
+    data = Batch.of(
+        {
+            "x": Generator(7).normal((5, 2), torch.float64, "cpu"),
+            "z": torch.tensor([0, 1, 2, 2, 0]),
+            "mask": torch.tensor([0, 1, 1, 0, 1]),
+            "angle": torch.linspace(-3, 3, 5)[:, None],
+        }
+    )
+    world = Labelled(
+        process, data, torch.tensor([0.1, 0.3, 0.2, 0.25, 0.15]), torch.tensor([0, 1, 0, 1, 1])
+    )
+    bound = process.bind(data)
+    noisy = bound.diffuse(data.leaves, bound.times(torch.tensor(0.6)), Generator(3))
+    batch = data.with_leaves({**noisy, "mask": torch.full((5,), 2)})
+    return world, batch.with_condition({"c": torch.tensor([0, 1, 1, 0, 1])})

@@ -12,9 +12,11 @@ from structdiff import DDPM, Batch, Categorical, Flow, Generator, Product, Unifo
 from structdiff.guidance import ClassifierFree, Guided, RateGuided
 from structdiff.processes import Estimate
 from structdiff.schedules import CLEAN
-from tests.guidance.labelled import Labelled
-from tests.guidance.test_classifier import grammar, mixed, scales, states, times, transitions
+from tests.guidance.labelled import Labelled, grammar, mixed, states, transitions
 from tests.guidance.worlds import Counted
+
+scales = pytest.mark.parametrize("w", [-1.0, 0.5, 1.0, 3.0])
+times = pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
 
 
 @pytest.fixture(autouse=True)

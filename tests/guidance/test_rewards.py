@@ -23,11 +23,11 @@ from structdiff.guidance import Guided, Rewarded
 from structdiff.schedules import CLEAN
 from structdiff.spaces import SO3
 from structdiff.testing import ExactDenoiser
-from tests.guidance.labelled import every, tokens
-from tests.guidance.test_classifier import scales, transitions
-from tests.guidance.test_classifier_free import Mixture
+from tests.guidance.labelled import every, tokens, transitions
+from tests.guidance.mixtures import Mixture
 from tests.guidance.worlds import Correlated
 
+scales = pytest.mark.parametrize("w", [-1.0, 0.5, 1.0, 3.0])
 WORTH = torch.tensor([0.7, -1.0, 0.4], dtype=torch.float64)
 
 
