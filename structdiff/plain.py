@@ -17,7 +17,8 @@ from structdiff.likelihood import Density, flow_log_prob
 from structdiff.objectives import ConditionDropout, Denoising, Objective
 from structdiff.processes import Markov, Process, Product
 from structdiff.random import Generator
-from structdiff.samplers import DDIM, DDPM, Walk
+from structdiff.samplers import DDIM, DDPM, Sampler, Walk
+from structdiff.samplers.truncated import Init, Since, Truncated, check_leaves, initial
 from structdiff.schedules import UniformTime
 
 __all__ = ["fit", "log_prob", "sample"]
@@ -136,6 +137,8 @@ def sample(
     condition: Mapping[str, Any] | None = None,
     guidance: float | Mapping[str, float] = 1.0,
     given: Mapping[str, Tensor | ArrayLike] | None = None,
+    init: Tensor | ArrayLike | Init | None = None,
+    start: float | None = None,
     seed: int = 0,
 ) -> Any:
     """Draw samples of regular leaves.
@@ -154,14 +157,26 @@ def sample(
             trained with `GivenRows(Denoising(), random_leaves)`, or with
             `Denoising(independent=True)` if its network treats clocks beyond those of training
             (that of a given leaf is 20) as clean.
+        init: Clean records to begin from, for all samples or one for each, as a tensor or a
+            mapping by leaf; or what draws them, `init(batch, random)` (see `Truncated`).
+        start: How far they are noised first, in [0, 1]: at 1 they are forgotten, at 0 they are
+            what is returned. Of the steps those below start are taken. A sampler of one's own
+            begins at its grid's first time, so it goes without a start.
         seed: Start of the random numbers.
 
     Returns:
         A tensor `(samples, *event)` if the denoiser has the one leaf `x`, else a mapping.
 
     Raises:
-        ValueError: If a given leaf or condition has another shape or is not known, or there are
-            a sampler and a guidance scale.
+        ValueError: If a given leaf or condition has another shape or is not known, there are
+            a sampler and a guidance scale, or init and start do not go together.
+
+    Example:
+        >>> from structdiff import Cosine, Gaussian
+        >>> from structdiff.testing import NormalDenoiser
+        >>> denoiser = NormalDenoiser(Gaussian(Cosine()), torch.zeros(1), torch.ones(1))
+        >>> sample(denoiser, 2, init=torch.tensor([-1.0, 2.0]), start=0.0)
+        tensor([-1.,  2.])
     """
     process: Any = denoiser.process
     device = next((weight.device for weight in denoiser.parameters()), torch.device("cpu"))
@@ -170,9 +185,16 @@ def sample(
     if sampler is not None and aware is not denoiser:
         msg = "guidance goes with the default sampler: make yours with ClassifierFree(denoiser, w)"
         raise ValueError(msg)
+    begin = None if init is None else _as_init(init, batch)
+    _check_start(begin, start, sampler)
+    if begin is not None and start == 0:
+        leaves: Mapping[str, Tensor] = initial(begin, batch, Generator(seed))
+        return leaves["x"] if list(leaves) == ["x"] else dict(leaves)
     usual = DDPM if process.offers(Markov) else DDIM
-    chosen = sampler or usual(aware, UniformTime(steps))
-    leaves = chosen.sample(batch, Generator(seed)).leaves
+    grid = UniformTime(steps)
+    walk = sampler or usual(aware, grid if start in (None, 1) else Since(grid, start))
+    walk = walk if begin is None else _begun(walk, begin)
+    leaves = walk.sample(batch, Generator(seed)).leaves
     return leaves["x"] if list(leaves) == ["x"] else dict(leaves)
 
 
@@ -232,6 +254,41 @@ def log_prob(
     return flow_log_prob(
         denoiser, held, start=start, tolerance=tolerance, probes=probes, random=Generator(seed)
     )
+
+
+def _as_init(init: Tensor | ArrayLike | Init, batch: Batch) -> Init:
+    """Numbers by leaf, or what draws them."""
+    if callable(init):
+        return init
+    named = init if isinstance(init, Mapping) else {"x": init}
+    leaves = {name: _numbers(f"init {name!r}", x) for name, x in named.items()}
+    check_leaves(leaves, batch.leaves)
+    return leaves
+
+
+def _begun(walk: Walk, init: Init) -> Walk:
+    """The walk, from the records on."""
+    if not isinstance(walk, Sampler):
+        name = type(walk).__name__
+        msg = f"init goes with a Sampler, not with what walks around one, got {name}"
+        raise ValueError(msg)
+    return Truncated(walk, init)
+
+
+def _check_start(init: Init | None, start: float | None, sampler: Walk | None) -> None:
+    """Refuse a start that means nothing, and records without one."""
+    if start is not None and not 0 <= start <= 1:
+        msg = f"start must be in [0, 1], got {start}"
+        raise ValueError(msg)
+    if sampler is not None and start is not None:
+        msg = "start goes with the default sampler: make yours with the grid Since(grid, start)"
+        raise ValueError(msg)
+    if init is None and start not in (None, 1):
+        msg = f"start = {start} needs records to begin from: give init"
+        raise ValueError(msg)
+    if sampler is None and init is not None and start is None:
+        msg = "init needs a start in [0, 1], how far it is noised: 0 not at all, 1 to pure noise"
+        raise ValueError(msg)
 
 
 def _blank(

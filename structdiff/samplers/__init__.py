@@ -1,5 +1,8 @@
 """Samplers: how estimates become samples, for every space alike."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from structdiff.samplers.adaptive import Adaptive
 from structdiff.samplers.ancestral import DDIM, DDPM, Ancestral
 from structdiff.samplers.base import Carry, Sampler, Walk
@@ -14,25 +17,83 @@ from structdiff.samplers.remasking import Remasking
 from structdiff.samplers.routing import Routed, confidence, even, purity
 from structdiff.samplers.staggered import Staggered
 
+if TYPE_CHECKING:
+    from structdiff.samplers.coupled import Coupled
+    from structdiff.samplers.encoding import Rising, encode, slerp
+    from structdiff.samplers.own_time import MatchedVariance, OwnTime
+    from structdiff.samplers.picard import Picard
+    from structdiff.samplers.pseudo import PNDM
+    from structdiff.samplers.recorded import Recording, Replayed, record
+    from structdiff.samplers.singlestep import Singlestep
+    from structdiff.samplers.thresholded import Thresholded
+    from structdiff.samplers.trajectory import Trajectory
+    from structdiff.samplers.truncated import Init, Since, Truncated
+
 __all__ = [
     "DDIM",
     "DDPM",
+    "PNDM",
     "Adaptive",
     "Ancestral",
     "Blocks",
     "Carry",
     "Churn",
+    "Coupled",
     "FirstHitting",
     "Heun",
+    "Init",
     "Leaping",
+    "MatchedVariance",
     "Multistep",
+    "OwnTime",
+    "Picard",
     "PredictorCorrector",
+    "Recording",
     "Remasking",
+    "Replayed",
+    "Rising",
     "Routed",
     "Sampler",
+    "Since",
+    "Singlestep",
     "Staggered",
+    "Thresholded",
+    "Trajectory",
+    "Truncated",
     "Walk",
     "confidence",
+    "encode",
     "even",
     "purity",
+    "record",
+    "slerp",
 ]
+
+_LATER = {
+    "Coupled": "coupled",
+    "Init": "truncated",
+    "MatchedVariance": "own_time",
+    "OwnTime": "own_time",
+    "PNDM": "pseudo",
+    "Picard": "picard",
+    "Recording": "recorded",
+    "Replayed": "recorded",
+    "Rising": "encoding",
+    "Since": "truncated",
+    "Singlestep": "singlestep",
+    "Thresholded": "thresholded",
+    "Trajectory": "trajectory",
+    "Truncated": "truncated",
+    "encode": "encoding",
+    "record": "recorded",
+    "slerp": "encoding",
+}
+"""What is loaded when it is asked for, so that the core stays light to import."""
+
+
+def __getattr__(name: str) -> Any:
+    """A walk that is loaded now."""
+    if name not in _LATER:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"structdiff.samplers.{_LATER[name]}"), name)

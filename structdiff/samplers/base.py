@@ -157,7 +157,8 @@ def check_finite(batch: Batch) -> Batch:
         ValueError: If not.
     """
     for name, x in batch.leaves.items():
-        lost = ~torch.isfinite(x).reshape(len(x), -1).all(1)
+        lost = ~torch.isfinite(x)
+        lost = lost.flatten(1).any(1) if x.ndim > 1 else lost
         if bool(lost.any()):
             ids = batch.ids[batch.layouts[name].sample[lost].unique()].tolist()
             which = f"samples with the ids {ids[:10]} are not finite in leaf {name!r}"

@@ -34,7 +34,7 @@ from structdiff import (
     absorbing,
 )
 from structdiff.processes import Estimate
-from structdiff.samplers import PredictorCorrector
+from structdiff.samplers import PredictorCorrector, Singlestep
 from structdiff.spaces import SO3, ZeroCentre
 
 READS = {
@@ -89,6 +89,7 @@ SAMPLERS: dict[str, Callable[[Denoiser], Any]] = {
     "Heun with noise": lambda d: Heun(d, UniformTime(6), eta=1.0),
     "Multistep": lambda d: Multistep(d, UniformTime(6), order=3),
     "Multistep with noise": lambda d: Multistep(d, UniformTime(6), order=2, eta=1.0),
+    "Singlestep": lambda d: Singlestep(d, UniformTime(6), order=2),
     "Churn": lambda d: Churn(d, UniformTime(6), Linear(), churn=2.0),
     "PredictorCorrector": lambda d: PredictorCorrector(DDPM(d, UniformTime(6))),
 }
@@ -168,7 +169,7 @@ def test_no_number_is_drawn_on_a_deterministic_path() -> None:
     process = Product({"x": Gaussian(Linear(), event=(2,)), "r": Brownian(Geometric(), SO3())})
     batch = Batch.of({"x": torch.zeros(3, 2), "r": torch.eye(3).expand(3, 3, 3).contiguous()})
     denoiser = Stored(process, {"x": torch.ones(3, 2), "r": torch.full((3, 3), 0.1)})
-    for name in ("DDIM", "Heun", "Multistep"):
+    for name in ("DDIM", "Heun", "Multistep", "Singlestep"):
         walk = SAMPLERS[name](denoiser)
         carry = walk.bind(batch, Generator(0)).start()
         bound = walk.bind(batch, Refusing(0))
@@ -194,7 +195,7 @@ class Network(torch.nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own modules
-@pytest.mark.parametrize("name", ["DDIM", "DDPM", "Heun", "Multistep"])
+@pytest.mark.parametrize("name", ["DDIM", "DDPM", "Heun", "Multistep", "Singlestep"])
 def test_a_step_compiles_without_a_graph_break(name: str) -> None:
     """Fresh noise by address: a generator's stream is opaque to the compiler."""
     torch.manual_seed(0)

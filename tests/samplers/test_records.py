@@ -27,7 +27,7 @@ from structdiff import (
     marginal,
     uniform,
 )
-from structdiff.samplers import Carry, Sampler
+from structdiff.samplers import Carry, Sampler, Singlestep
 from structdiff.spaces import SO3, Torus, ZeroCentre
 from structdiff.testing import Addressed, ExactDenoiser, Silent, sort_records
 
@@ -39,6 +39,7 @@ SAMPLERS = {
     "Multistep1": lambda d, g: Multistep(d, g, order=1),
     "Multistep2": lambda d, g: Multistep(d, g, order=2),
     "Multistep3": lambda d, g: Multistep(d, g, order=3),
+    "Singlestep2": lambda d, g: Singlestep(d, g, order=2),
 }
 samplers = pytest.mark.parametrize("name", SAMPLERS)
 WEIGHTS = torch.tensor([0.15, 0.35, 0.2, 0.3, 0.6, 0.4])
