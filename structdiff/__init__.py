@@ -5,6 +5,7 @@ Time is a float in [0, 1]: 0 is data, 1 is noise.
 """
 
 import pkgutil
+from typing import TYPE_CHECKING
 
 __path__ = pkgutil.extend_path(__path__, __name__)
 
@@ -19,6 +20,7 @@ from structdiff.guidance import (  # noqa: E402
     Replacement,
     Sharpened,
 )
+from structdiff.later import later  # noqa: E402
 from structdiff.layout import Layout  # noqa: E402
 from structdiff.likelihood import bound, continuous_bound, flow_log_prob  # noqa: E402
 from structdiff.objectives import (  # noqa: E402
@@ -27,7 +29,6 @@ from structdiff.objectives import (  # noqa: E402
     Denoising,
     GivenRows,
     ImplicitScore,
-    OrderAgnostic,
     StepBound,
 )
 from structdiff.plain import fit, log_prob, sample  # noqa: E402
@@ -46,10 +47,7 @@ from structdiff.samplers import (  # noqa: E402
     DDIM,
     DDPM,
     Adaptive,
-    Churn,
-    FirstHitting,
     Heun,
-    Leaping,
     Multistep,
 )
 from structdiff.schedules import (  # noqa: E402
@@ -67,15 +65,31 @@ from structdiff.schedules import (  # noqa: E402
     UniformLogSNR,
     UniformTime,
     ZeroTerminal,
-    translate,
 )
+
+if TYPE_CHECKING:
+    from structdiff.acceleration import tune_sampler
+    from structdiff.calibration import Calibrated
+    from structdiff.objectives import OrderAgnostic
+    from structdiff.processes import Affine
+    from structdiff.reverse_variance import (
+        AnalyticVariance,
+        FixedVariance,
+        NormalVariance,
+        second_order_score,
+    )
+    from structdiff.samplers import Churn, FirstHitting, Leaping, Picard, Truncated, encode
+    from structdiff.schedules import translate
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Adaptive",
+    "Affine",
+    "AnalyticVariance",
     "Batch",
     "Brownian",
+    "Calibrated",
     "Categorical",
     "Churn",
     "ClassifierFree",
@@ -89,6 +103,7 @@ __all__ = [
     "Denoising",
     "Discrete",
     "FirstHitting",
+    "FixedVariance",
     "Flow",
     "Gaussian",
     "Generator",
@@ -105,7 +120,9 @@ __all__ = [
     "Linear",
     "Multistep",
     "NetworkDenoiser",
+    "NormalVariance",
     "OrderAgnostic",
+    "Picard",
     "PowerTime",
     "Product",
     "Randomness",
@@ -117,18 +134,43 @@ __all__ = [
     "Sigmoid",
     "SimpleLinear",
     "StepBound",
+    "Truncated",
     "UniformLogSNR",
     "UniformTime",
     "ZeroTerminal",
     "absorbing",
     "bound",
     "continuous_bound",
+    "encode",
     "fit",
     "flow_log_prob",
     "log_prob",
     "marginal",
     "sample",
+    "second_order_score",
     "to_standard",
     "translate",
+    "tune_sampler",
     "uniform",
 ]
+
+__getattr__ = later(
+    __name__,
+    {
+        "Affine": "processes",
+        "AnalyticVariance": "reverse_variance",
+        "Calibrated": "calibration",
+        "Churn": "samplers",
+        "FirstHitting": "samplers",
+        "FixedVariance": "reverse_variance",
+        "Leaping": "samplers",
+        "NormalVariance": "reverse_variance",
+        "OrderAgnostic": "objectives",
+        "Picard": "samplers",
+        "Truncated": "samplers",
+        "encode": "samplers",
+        "second_order_score": "reverse_variance",
+        "translate": "schedules",
+        "tune_sampler": "acceleration",
+    },
+)

@@ -1,7 +1,6 @@
 """Guidance: wrappers that tilt, hold or correct what a sampler draws."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from structdiff.guidance.classifier import Guided
 from structdiff.guidance.classifier_free import ClassifierFree
@@ -14,6 +13,7 @@ from structdiff.guidance.shifted import LaterTime
 from structdiff.guidance.slopes import Enumerated, Linearised
 from structdiff.guidance.strengths import Interval
 from structdiff.guidance.tilted import Conditioned, Tilted
+from structdiff.later import later
 
 if TYPE_CHECKING:
     from structdiff.guidance.activations import Activations
@@ -51,24 +51,18 @@ __all__ = [
     "extrapolated",
 ]
 
-_LATER = {
-    "Activations": "activations",
-    "Augmented": "augmented",
-    "Classified": "classes",
-    "Classifier": "classes",
-    "Clusters": "clusters",
-    "Degraded": "degraded",
-    "LookAhead": "ahead",
-    "Refined": "refined",
-    "Rescaled": "rescaled",
-    "extrapolated": "degraded",
-}
-"""What is loaded when it is asked for, so that the core stays light to import."""
-
-
-def __getattr__(name: str) -> Any:
-    """A part that is loaded now."""
-    if name not in _LATER:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    return getattr(importlib.import_module(f"structdiff.guidance.{_LATER[name]}"), name)
+__getattr__ = later(
+    __name__,
+    {
+        "Activations": "activations",
+        "Augmented": "augmented",
+        "Classified": "classes",
+        "Classifier": "classes",
+        "Clusters": "clusters",
+        "Degraded": "degraded",
+        "LookAhead": "ahead",
+        "Refined": "refined",
+        "Rescaled": "rescaled",
+        "extrapolated": "degraded",
+    },
+)

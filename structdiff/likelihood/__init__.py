@@ -1,25 +1,30 @@
 """Likelihood: reports of how probable data are under a model."""
 
+from typing import TYPE_CHECKING
+
+from structdiff.later import later
 from structdiff.likelihood.bound import Bound, bound
 from structdiff.likelihood.continuous import continuous_bound
-from structdiff.likelihood.dequantised import (
-    Dequantiser,
-    IntegerBound,
-    LearnedBins,
-    NormalBins,
-    UniformBins,
-    integer_bound,
-)
 from structdiff.likelihood.flow import Density, flow_log_prob
-from structdiff.likelihood.gap import (
-    Gap,
-    TerminalDivergence,
-    terminal_divergence,
-    variational_gap,
-)
-from structdiff.likelihood.implicit import implicit_bound
-from structdiff.likelihood.intervals import Interval, ratio
-from structdiff.likelihood.rate import RateDistortion, rate_distortion
+
+if TYPE_CHECKING:
+    from structdiff.likelihood.dequantised import (
+        Dequantiser,
+        IntegerBound,
+        LearnedBins,
+        NormalBins,
+        UniformBins,
+        integer_bound,
+    )
+    from structdiff.likelihood.gap import (
+        Gap,
+        TerminalDivergence,
+        terminal_divergence,
+        variational_gap,
+    )
+    from structdiff.likelihood.implicit import implicit_bound
+    from structdiff.likelihood.intervals import Interval, ratio
+    from structdiff.likelihood.rate import RateDistortion, rate_distortion
 
 __all__ = [
     "Bound",
@@ -43,3 +48,24 @@ __all__ = [
     "terminal_divergence",
     "variational_gap",
 ]
+
+__getattr__ = later(
+    __name__,
+    {
+        "Dequantiser": "dequantised",
+        "Gap": "gap",
+        "IntegerBound": "dequantised",
+        "Interval": "intervals",
+        "LearnedBins": "dequantised",
+        "NormalBins": "dequantised",
+        "RateDistortion": "rate",
+        "TerminalDivergence": "gap",
+        "UniformBins": "dequantised",
+        "implicit_bound": "implicit",
+        "integer_bound": "dequantised",
+        "rate_distortion": "rate",
+        "ratio": "intervals",
+        "terminal_divergence": "gap",
+        "variational_gap": "gap",
+    },
+)

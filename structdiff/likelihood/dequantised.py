@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from structdiff.batch import Batch
+from structdiff.processes.leaf import sum_event
 from structdiff.random import Randomness
 
 __all__ = [
@@ -53,11 +54,6 @@ class InBin(NamedTuple):
 
     u: Tensor
     log_prob: Tensor
-
-
-def sum_event(x: Tensor) -> Tensor:
-    """Sum over all axes but the first."""
-    return x.reshape(len(x), -1).sum(1)
 
 
 def inside(u: Tensor) -> Tensor:
@@ -219,7 +215,8 @@ def integer_bound(
         draws: Independent repetitions, at least 1.
 
     Raises:
-        ValueError: If a leaf is not there, a width is not positive or `draws` is below 1.
+        ValueError: If a leaf is not there or has given entries, a width is not there or not
+            positive, or `draws` is below 1.
 
     Example:
         >>> from structdiff.random import Generator
@@ -233,14 +230,20 @@ def integer_bound(
         has = f"the batch has the leaves {sorted(batch.leaves)}"
         msg = f"dequantisers must name leaves of integers, got {sorted(dequantisers)}: {has}"
         raise ValueError(msg)
-    widths = {n: width[n] if isinstance(width, Mapping) else width for n in dequantisers}
+    held = sorted(dequantisers.keys() & batch.given.keys())
+    if held:
+        has = f"the leaves {held} of integers have given entries, which have no probability"
+        msg = f"{has}: put what is given in leaves of its own, without a dequantiser"
+        raise ValueError(msg)
+    widths = {n: width.get(n, 0.0) if isinstance(width, Mapping) else width for n in dequantisers}
     if not all(0 < w < math.inf for w in widths.values()) or draws < 1:
         msg = f"width must be positive and draws at least 1, got {widths} and {draws}"
         raise ValueError(msg)
     entries = {
-        n: batch.layouts[n].size.to(batch[n].device) * batch[n][:1].numel() for n in dequantisers
+        n: batch.layouts[n].size.to(batch[n].device) * math.prod(batch[n].shape[1:])
+        for n in dequantisers
     }
-    scale = torch.stack([math.log(widths[n]) * count for n, count in entries.items()]).sum(0)
+    scale = torch.stack([math.log(widths[n]) * entries[n].to(batch[n]) for n in entries]).sum(0)
     values = [
         _one_draw(log_prob, batch, dequantisers, widths, random.scoped(step=i)) + scale
         for i in range(draws)

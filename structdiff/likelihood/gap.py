@@ -113,7 +113,8 @@ def terminal_divergence(
         warn_above: Nats above which a warning says what to do.
 
     Raises:
-        ValueError: If the process has no densities or `draws` is below 1.
+        ValueError: If the process has no densities, the data have given entries, or `draws` is
+            below 1.
 
     Example:
         >>> from structdiff import Categorical, Flow, Generator, Product, absorbing
@@ -127,6 +128,10 @@ def terminal_divergence(
         raise ValueError(msg)
     if draws < 1:
         msg = f"draws must be at least 1, got {draws}"
+        raise ValueError(msg)
+    if data.given:
+        has = f"data has given entries in {sorted(data.given)}"
+        msg = f"{has}, which are not noised: hand in data.with_given({{}})"
         raise ValueError(msg)
     bound: Any = process.bind(data)
     leaves = per_sample(bound.prior_divergence(data.leaves, t), data)

@@ -9,13 +9,14 @@ the model's density p_a obeys
 with the Riemannian divergence, so that draws of the process (`Markov.corrupt`) and the score
 suffice. With the velocity u = b - g^2 s / 2 of the probability flow the integrand is
 
-    g^2 |s|^2 / 2 - div (u - g^2 s / 2),    g^2 = 2 sigma^2 (-d clock / dt),
+    s^T g g^T s / 2 - div (u - g g^T s / 2)
 
-one divergence of the reverse drift. Equality holds where s is the score of the process from the
-data and its law at b is the prior: then both sides are the true density. The data are taken as x_a
-at an early time a, as in `flow_log_prob`: no reconstruction term is left, which would need a
-kernel. For a process with closed kernels it is `continuous_bound` without the reconstruction,
-plus the entropy of q(x_a | x_0), in expectation over x_a.
+(`Scored.diffusion` is g g^T, 2 sigma^2 (-d clock / dt) where noise is isotropic), one divergence
+of the reverse drift. Equality holds where s is the score of the process from the data and its law
+at b is the prior: then both sides are the true density. The data are taken as x_a at an early time
+a, as in `flow_log_prob`: no reconstruction term is left, which would need a kernel. For a process
+with closed kernels it is `continuous_bound` without the reconstruction, plus the entropy of
+q(x_a | x_0), in expectation over x_a.
 
 References:
     Riemannian Diffusion Models (Huang et al., 2022), theorem 4.1 and eq. 12.
@@ -73,7 +74,8 @@ def implicit_bound(
         divergence: `ExactDivergence()` by default; `Hutchinson(probes)` for many coordinates.
 
     Raises:
-        ValueError: If the process has no score or no kernel to draw from, or `draws` is below 1.
+        ValueError: If the process has no score or no kernel to draw from, the noise of a leaf is
+            not that of its schedule (`Affine`, `PhaseSpace`), or `draws` is below 1.
 
     Example:
         >>> from structdiff.processes import Brownian, Product
@@ -142,29 +144,15 @@ class _Walk:
         t = process.times({n: layout.spread(time) for n, layout in batch.layouts.items()})
         noise = random.scoped(step=step + 1)
         noisy = batch.with_leaves(self.to(t, noise))
-        growth = {n: self.growth(n, time) for n in batch.leaves}
+        score = process.score(self.denoiser(noisy, t, None), noisy.leaves, t)
+        moved = process.diffusion(score, noisy.leaves, t)
 
         def back(leaves: Leaves) -> dict[str, Tensor]:
             estimate = self.denoiser(noisy.with_leaves(leaves), t, None)
             velocity = process.velocity(estimate, leaves, t)
-            score = process.score(estimate, leaves, t)
-            return {n: velocity[n] - self.half(growth, score, n) * score[n] for n in leaves}
+            half = process.diffusion(process.score(estimate, leaves, t), leaves, t)
+            return {n: velocity[n] - half[n] / 2 for n in leaves}
 
-        score = process.score(self.denoiser(noisy, t, None), noisy.leaves, t)
         spread = trace(back, process, noisy, noise).divergence
-        square = {
-            n: batch.layouts[n].sum(sum_event(self.half(growth, score, n) * s.square()))
-            for n, s in score.items()
-        }
+        square = {n: batch.layouts[n].sum(sum_event(s * moved[n])) / 2 for n, s in score.items()}
         return {n: (square[n] - spread[n]) / law.density(time).to(spread[n]) for n in spread}
-
-    def growth(self, name: str, time: Tensor) -> Tensor:
-        """g^2, `(samples,)`."""
-        schedule = self.process[name].schedule
-        value: Tensor = 2 * schedule.sigma(time).square() * schedule.slope(time)
-        return value
-
-    def half(self, growth: Leaves, like: Leaves, name: str) -> Tensor:
-        """g^2 / 2 of the rows of a leaf, shaped as tangent vectors are."""
-        rows = self.batch.layouts[name].spread(growth[name]).to(like[name]) / 2
-        return rows.reshape(-1, *(1,) * (like[name].ndim - 1))

@@ -1,9 +1,11 @@
 """Objectives: what training makes small."""
 
+from typing import TYPE_CHECKING
+
+from structdiff.later import later
 from structdiff.objectives.bounds import ContinuousBound, StepBound
 from structdiff.objectives.class_weights import Alpha, InverseSigma
 from structdiff.objectives.denoising import Denoising, Objective, Terms
-from structdiff.objectives.embedded import EndToEnd, ScoreInterpolation
 from structdiff.objectives.hiding import (
     ConditionDropout,
     GivenRows,
@@ -11,8 +13,6 @@ from structdiff.objectives.hiding import (
     random_rows,
 )
 from structdiff.objectives.implicit import ImplicitScore
-from structdiff.objectives.orders import OrderAgnostic
-from structdiff.objectives.prefix import hold_prefix, prefix_rows
 from structdiff.objectives.times import (
     LogUniformTimes,
     NormalClock,
@@ -21,7 +21,6 @@ from structdiff.objectives.times import (
     UniformClock,
     UniformTimes,
 )
-from structdiff.objectives.warped import WarpedTimes, Warping
 from structdiff.objectives.weights import (
     EDM,
     P2,
@@ -33,26 +32,47 @@ from structdiff.objectives.weights import (
     Weight,
 )
 
+if TYPE_CHECKING:
+    from structdiff.objectives.by_clock import LossByClock
+    from structdiff.objectives.corrupted import GSURE, Ambient
+    from structdiff.objectives.embedded import EndToEnd, ScoreInterpolation
+    from structdiff.objectives.hybrid import Hybrid, VarianceMatching
+    from structdiff.objectives.importance import HistoryTimes, ImportanceTimes
+    from structdiff.objectives.learned_times import LearnedTimes
+    from structdiff.objectives.orders import OrderAgnostic
+    from structdiff.objectives.prefix import hold_prefix, prefix_rows
+    from structdiff.objectives.truncation import SoftTruncation
+    from structdiff.objectives.warped import Observer, WarpedTimes, Warping
+
 __all__ = [
     "Alpha",
+    "Ambient",
     "ConditionDropout",
     "ContinuousBound",
     "Denoising",
     "EDM",
     "EndToEnd",
+    "GSURE",
     "GivenRows",
+    "HistoryTimes",
+    "Hybrid",
     "ImplicitScore",
+    "ImportanceTimes",
     "InverseSigma",
+    "LearnedTimes",
     "LogUniformTimes",
+    "LossByClock",
     "MinSNR",
     "NormalClock",
     "Objective",
+    "Observer",
     "OrderAgnostic",
     "P2",
     "PowerTimes",
     "SNR",
     "ScoreInterpolation",
     "SigmoidWeight",
+    "SoftTruncation",
     "StepBound",
     "Terms",
     "TimeDistribution",
@@ -60,6 +80,7 @@ __all__ = [
     "Uniform",
     "UniformClock",
     "UniformTimes",
+    "VarianceMatching",
     "WarpedTimes",
     "Warping",
     "Weight",
@@ -68,3 +89,26 @@ __all__ = [
     "random_leaves",
     "random_rows",
 ]
+
+__getattr__ = later(
+    __name__,
+    {
+        "Ambient": "corrupted",
+        "EndToEnd": "embedded",
+        "GSURE": "corrupted",
+        "HistoryTimes": "importance",
+        "Hybrid": "hybrid",
+        "ImportanceTimes": "importance",
+        "LearnedTimes": "learned_times",
+        "LossByClock": "by_clock",
+        "Observer": "warped",
+        "OrderAgnostic": "orders",
+        "ScoreInterpolation": "embedded",
+        "SoftTruncation": "truncation",
+        "VarianceMatching": "hybrid",
+        "WarpedTimes": "warped",
+        "Warping": "warped",
+        "hold_prefix": "prefix",
+        "prefix_rows": "prefix",
+    },
+)

@@ -164,22 +164,30 @@ class StepBound(Objective):
 
     def __call__(self, denoiser: Denoiser, batch: Batch, random: Randomness) -> Terms:
         """Diffuse each sample to its step, denoise, compare the kernels."""
+        steps, look = self.look(denoiser, batch, random)
+        clock = denoiser.process.bind(batch).clock(look.t)
+        return Terms(self.terms(denoiser.process, steps, look), clock)
+
+    def look(self, denoiser: Denoiser, batch: Batch, random: Randomness) -> tuple[list[int], Look]:
+        """The step of each sample, and what the denoiser says there."""
         check_tractable(denoiser.process)
         process: Any = denoiser.process.bind(batch)
         steps = self.draw_steps(batch, random)
         times = self.times[steps].to(batch.device)
         t = process.times({name: layout.spread(times) for name, layout in batch.layouts.items()})
         noisy = batch.with_leaves(process.diffuse(batch.leaves, t, random))
-        said = denoiser(noisy, t, None)
-        estimate = freeze(said, given_classes(process, batch))
+        return steps, Look(batch, noisy, denoiser(noisy, t, None), t)
+
+    def terms(self, process: Process, steps: Sequence[int], look: Look) -> dict[str, Tensor]:
+        """The term of each sample at its step, `(samples,)`, by leaf."""
+        bound: Any = process.bind(look.clean)
+        frozen = freeze(look.estimate, given_classes(bound, look.clean))
+        look = look._replace(estimate=frozen)
         groups = {i: [j for j, own in enumerate(steps) if own == i] for i in sorted(set(steps))}
-        parts = [
-            self.term(denoiser.process, i, Look(batch, noisy, estimate, t).select(group))
-            for i, group in groups.items()
-        ]
+        parts = [self.term(process, i, look.select(group)) for i, group in groups.items()]
         back = torch.tensor([j for group in groups.values() for j in group]).argsort()
-        leaves = {name: torch.cat([part[name] for part in parts])[back] for name in batch.leaves}
-        return Terms(leaves, process.clock(t))
+        names = look.clean.leaves
+        return {name: torch.cat([part[name] for part in parts])[back] for name in names}
 
     def term(self, process: Process, i: int, look: Look) -> dict[str, Tensor]:
         """T times the term of step i and the auxiliary one, per sample and entry, by leaf."""
@@ -219,12 +227,17 @@ class Look(NamedTuple):
         clean = Batch(
             {n: x[rows[n]] for n, x in self.clean.leaves.items()},
             {n: layout.select(index) for n, layout in self.clean.layouts.items()},
-            given={n: mask[rows[n]] for n, mask in self.clean.given.items()},
-            ids=self.clean.ids[index],
+            {n: value[index] for n, value in self.clean.condition.items()},
+            {n: value[index] for n, value in self.clean.present.items()},
+            {n: mask[rows[n]] for n, mask in self.clean.given.items()},
+            self.clean.ids[index],
         )
         noisy = clean.with_leaves({n: x[rows[n]] for n, x in self.noisy.leaves.items()})
         estimate = {
-            n: Estimate(one.value[rows[n]], {k: x[rows[n]] for k, x in one.extras.items()})
+            n: Estimate(
+                one.value[rows[n]],
+                {k: x[rows[n]] if x.ndim else x for k, x in one.extras.items()},
+            )
             for n, one in self.estimate.items()
         }
         return Look(clean, noisy, estimate, {n: x[rows[n]] for n, x in self.t.items()})

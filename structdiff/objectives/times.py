@@ -49,6 +49,14 @@ def check_range(low: float, high: float) -> None:
         raise ValueError(msg)
 
 
+def between(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
+    """The line through points (xs, ys), xs rising, at x."""
+    index = (torch.searchsorted(xs, x.contiguous(), right=True) - 1).clamp(0, len(xs) - 2)
+    gap = xs[index + 1] - xs[index]
+    share = ((x - xs[index]) / torch.where(gap > 0, gap, 1.0)).clamp(0, 1)
+    return torch.lerp(ys[index], ys[index + 1], share)
+
+
 class TimeDistribution(ABC):
     """A law of training times."""
 
@@ -135,7 +143,7 @@ class PowerTimes(TimeDistribution):
         return torch.where(inside, u ** (1 - self.power) / (self.power * length), 0.0)
 
 
-class _Tabulated(TimeDistribution):
+class Tabulated(TimeDistribution):
     """Quantiles linear between the points of a table; the density is constant between them."""
 
     def __init__(self, table: Tensor) -> None:
@@ -194,7 +202,7 @@ class LogUniformTimes(TimeDistribution):
         return inside / (torch.where(inside, t, 1.0) * math.log(self.high / self.low))
 
 
-class UniformClock(_Tabulated):
+class UniformClock(Tabulated):
     """The clock is uniform between its values at two times, and so is the log-SNR.
 
     Under this law the continuous bound of a Gaussian weighs all errors of the noise alike. A
@@ -224,7 +232,7 @@ class UniformClock(_Tabulated):
         super().__init__(schedule.time(torch.linspace(first, last, POINTS, dtype=torch.float64)))
 
 
-class NormalClock(_Tabulated):
+class NormalClock(Tabulated):
     """log(sigma / alpha) is normal, truncated to the schedule's range (EDM training).
 
     Arguments:

@@ -16,6 +16,8 @@ References:
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,11 +25,11 @@ from torch.nn import functional as F
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
 from structdiff.objectives.denoising import Objective, Terms
-from structdiff.objectives.times import TimeDistribution
+from structdiff.objectives.times import TimeDistribution, between
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule
 
-__all__ = ["WarpedTimes", "Warping"]
+__all__ = ["Observer", "WarpedTimes", "Warping"]
 
 WIDEST = 12.0
 """Bins lie within clocks of +-WIDEST: beyond, the classes are certain or unknown."""
@@ -126,7 +128,7 @@ class WarpedTimes(TimeDistribution):
     def quantile(self, u: Tensor) -> Tensor:
         """The inverse of the distribution function, linear between nodes."""
         levels = self.distribution().to(u.device)
-        return _between(u.double().clamp(0, 1), levels, self.nodes.to(u.device))
+        return between(u.double().clamp(0, 1), levels, self.nodes.to(u.device))
 
     def density(self, t: Tensor) -> Tensor:
         """The slope of the distribution function, constant between nodes; 0 out of range."""
@@ -138,32 +140,30 @@ class WarpedTimes(TimeDistribution):
         return torch.where((t >= nodes[0]) & (t <= nodes[-1]), slope[index], 0.0)
 
 
-def _between(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
-    """The line through points (xs, ys), both rising, at x."""
-    index = (torch.searchsorted(xs, x.contiguous(), right=True) - 1).clamp(0, len(xs) - 2)
-    share = (x - xs[index]) / (xs[index + 1] - xs[index])
-    return torch.lerp(ys[index], ys[index + 1], share)
+class Observer(Protocol):
+    """What is told losses and the clocks that they were seen at."""
+
+    def observe(self, clock: Tensor, loss: Tensor) -> None:
+        """Take note of losses at clocks, `(n,)` each."""
+        ...
 
 
 class Warping(Objective):
-    """Another objective whose losses warp the times that it draws.
+    """Another objective whose losses something looks at, such as a law of its own times.
 
     Arguments:
-        objective: What looks at the batch, with `times` as its law of times and a weight that
-            does not depend on the clock.
-        times: What is fitted.
+        objective: What looks at the batch. Where `WarpedTimes` look on, they are its `times`, and
+            its weight does not depend on the clock; where `HistoryTimes` do, it is one that counts
+            losses by the density of its times.
+        times: What looks on.
         leaf: The leaf whose loss is looked at.
     """
 
-    def __init__(self, objective: Objective, times: WarpedTimes, leaf: str) -> None:
+    def __init__(self, objective: Objective, times: Observer, leaf: str) -> None:
         self.objective, self.times, self.leaf = objective, times, leaf
 
     def __call__(self, denoiser: Denoiser, batch: Batch, random: Randomness) -> Terms:
         """The terms of the other objective, which are also observed."""
         terms = self.objective(denoiser, batch, random)
-        clock, layout = terms.clock[self.leaf], batch.layouts[self.leaf]
-        noisiest = clock.flatten(1).amin(1) if clock.ndim > 1 else clock
-        per_sample = noisiest.new_full((layout.samples,), torch.inf)
-        per_sample = per_sample.scatter_reduce(0, layout.sample, noisiest, "amin")
-        self.times.observe(per_sample, terms.leaves[self.leaf])
+        self.times.observe(*terms.seen(self.leaf, batch))
         return terms

@@ -1,5 +1,8 @@
 """Parameterisations: how a network's output is decoded into x_0."""
 
+from typing import TYPE_CHECKING
+
+from structdiff.later import later
 from structdiff.parameterisations.base import Parameterisation
 from structdiff.parameterisations.classes import ClassParameterisation, Logits
 from structdiff.parameterisations.embedded import Code, Embedding, embed, unembed
@@ -21,12 +24,17 @@ from structdiff.parameterisations.tangent import (
     TangentVelocity,
 )
 
+if TYPE_CHECKING:
+    from structdiff.parameterisations.heads import Dual, InterpolatedVariance, ResidualVariance
+
 __all__ = [
     "ClassParameterisation",
     "CleanPoint",
     "Code",
     "Data",
+    "Dual",
     "Embedding",
+    "InterpolatedVariance",
     "Joint",
     "Logistic",
     "Logits",
@@ -34,6 +42,7 @@ __all__ = [
     "Parameterisation",
     "Preconditioned",
     "Ratios",
+    "ResidualVariance",
     "ScaledScore",
     "Score",
     "Straight",
@@ -44,3 +53,12 @@ __all__ = [
     "embed",
     "unembed",
 ]
+
+__getattr__ = later(
+    __name__,
+    {
+        "Dual": "heads",
+        "InterpolatedVariance": "heads",
+        "ResidualVariance": "heads",
+    },
+)

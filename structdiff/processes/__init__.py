@@ -1,8 +1,8 @@
 """Processes: what noise does to one kind of leaf, and how to undo it."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from structdiff.later import later
 from structdiff.processes.base import (
     Coefficients,
     Conditional,
@@ -39,34 +39,53 @@ from structdiff.processes.transitions import (
 )
 
 if TYPE_CHECKING:
+    from structdiff.processes.affine import Affine
     from structdiff.processes.coupling import optimal_transport
+    from structdiff.processes.covariance import Composed, Conditioned, Factor, Scaling, Source
+    from structdiff.processes.covariance_bases import Basis, CosineBasis, HaarBasis, Rotated
+    from structdiff.processes.covariance_dense import Cholesky
+    from structdiff.processes.covariance_rows import Autoregressive, Frames, Shared
     from structdiff.processes.jacobi import Jacobi
     from structdiff.processes.langevin import Langevin
     from structdiff.processes.premetric import PremetricFlow
 
 __all__ = [
+    "Affine",
+    "Autoregressive",
+    "Basis",
     "Brownian",
     "Categorical",
+    "Cholesky",
     "Coefficients",
+    "Composed",
     "Conditional",
+    "Conditioned",
+    "CosineBasis",
     "Estimate",
+    "Factor",
     "Finite",
     "Flowing",
+    "Frames",
     "Gaussian",
     "GeodesicFlow",
     "Grid",
+    "HaarBasis",
     "Jacobi",
     "Langevin",
-    "MaskAndReplace",
     "Markov",
+    "MaskAndReplace",
     "Ordinal",
     "PremetricFlow",
     "Process",
     "Product",
     "RankOne",
     "Rates",
+    "Rotated",
     "Rule",
+    "Scaling",
     "Scored",
+    "Shared",
+    "Source",
     "Tractable",
     "Transition",
     "absorbing",
@@ -81,18 +100,26 @@ __all__ = [
     "vq_diffusion",
 ]
 
-_LATER = {
-    "Jacobi": "jacobi",
-    "Langevin": "langevin",
-    "PremetricFlow": "premetric",
-    "optimal_transport": "coupling",
-}
-"""What is loaded when it is asked for, so that the core stays light to import."""
-
-
-def __getattr__(name: str) -> Any:
-    """A process that is loaded now."""
-    if name not in _LATER:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    return getattr(importlib.import_module(f"structdiff.processes.{_LATER[name]}"), name)
+__getattr__ = later(
+    __name__,
+    {
+        "Affine": "affine",
+        "Autoregressive": "covariance_rows",
+        "Basis": "covariance_bases",
+        "Cholesky": "covariance_dense",
+        "Composed": "covariance",
+        "Conditioned": "covariance",
+        "CosineBasis": "covariance_bases",
+        "Factor": "covariance",
+        "Frames": "covariance_rows",
+        "HaarBasis": "covariance_bases",
+        "Jacobi": "jacobi",
+        "Langevin": "langevin",
+        "PremetricFlow": "premetric",
+        "Rotated": "covariance_bases",
+        "Scaling": "covariance",
+        "Shared": "covariance_rows",
+        "Source": "covariance",
+        "optimal_transport": "coupling",
+    },
+)

@@ -232,6 +232,10 @@ class Scored(Flowing, ABC):
     def score(self, estimate: Estimates, x_t: State, t: Any) -> State:
         """Gradient of log p_t at x_t: tangent vectors, zero at given entries."""
 
+    @abstractmethod
+    def diffusion(self, v: State, x_t: State, t: Any) -> State:
+        """g g^T v: covariance of the noise of the forward diffusion, per unit of t, times v."""
+
 
 class Tractable(Markov, Conditional, ABC):
     """A process with densities of its steps too: the bound follows from it.

@@ -136,6 +136,10 @@ class Brownian(TangentLeaf, Tractable, Scored):
         tau = self.tau(t, x_t)
         return estimate.value / expand(torch.where(tau > 0, tau, 1.0), estimate.value)
 
+    def diffusion(self, v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """2 sigma^2 (-d clock / dt) v."""
+        return self.tangent(x_t, self.noise_rate(t, v) * v)
+
     def plan(self, times: Tensor, eta: float) -> Sequence[TangentStep]:
         """Drift and noise of every step.
 

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from structdiff.layout import Layout
 from structdiff.parameterisations import Data, Parameterisation
 from structdiff.processes.base import Estimate, Scored, Tractable
 from structdiff.processes.leaf import Leaf, check_falling, expand, sum_event
@@ -46,6 +47,11 @@ class GaussianStep(NamedTuple):
     stochastic: bool
 
 
+def certainty(data: Tensor, noise: Tensor) -> Tensor:
+    """How far data move a step, in deviations; none where it neither moves nor is noisy."""
+    return torch.where(data == 0, 0.0, data / noise)
+
+
 class Gaussian(Leaf, Tractable, Scored):
     """Gaussian noise.
 
@@ -56,7 +62,8 @@ class Gaussian(Leaf, Tractable, Scored):
         space: The subspace that the rows of a sample live in; all of R^n by default.
 
     Raises:
-        ValueError: If the parameterisation has no meaning at the schedule's last time.
+        ValueError: If the parameterisation has no meaning at the schedule's last time, or noise
+            levels by entry lead out of the subspace.
 
     Example:
         >>> from structdiff.schedules import Cosine
@@ -81,6 +88,20 @@ class Gaussian(Leaf, Tractable, Scored):
         self.parameterisation = parameterisation or Data()
         self._check_end()
         self.space = space or Whole()
+        if schedule.event:
+            self._check_subspace()
+
+    def _check_subspace(self) -> None:
+        """Refuse levels by entry that lead out of the subspace."""
+        level = self.schedule(self.schedule.spread(torch.tensor([0.2, 0.8]).double()))
+        pair, waves = Layout.ragged([2]), torch.arange(1.0, 1 + 2 * math.prod(self.event)).sin()
+        point = self.space.project(waves.double().reshape(2, *self.event), pair, None)
+        for value in (*level.alpha, *level.sigma):
+            moved = value * point
+            if not torch.allclose(self.space.project(moved, pair, None), moved, atol=1e-9):
+                name = type(self.space).__name__
+                msg = f"noise levels by entry lead out of the subspace {name}: take one level"
+                raise ValueError(msg)
 
     def _check_end(self) -> None:
         """Refuse a prediction that says nothing of x_0 at pure noise."""
@@ -214,6 +235,10 @@ class Gaussian(Leaf, Tractable, Scored):
         sigma = torch.where(level.sigma > 0, level.sigma, 1.0)  # clean entries have no score
         return self.tangent(x_t, (level.alpha * estimate.value - x_t) / sigma**2)
 
+    def diffusion(self, v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """2 sigma^2 (-d clock / dt) v."""
+        return self.tangent(x_t, self.noise_rate(t, v) * v)
+
     def mean(self, estimates: Estimate, weights: Tensor, rows: Tensor) -> Estimate:
         """Weighted mean of the points."""
         return Estimate(self.pool(estimates.value, weights, rows))
@@ -231,7 +256,11 @@ class Gaussian(Leaf, Tractable, Scored):
         """
         if eta > 0:
             check_falling(times)
-        level = self.schedule(self.schedule.spread(times))
+        return self.grid_steps(*self.exact_steps(times, eta))
+
+    def exact_steps(self, times: Tensor, eta: float) -> tuple[Tensor, ...]:
+        """keep, data, unit and noise, `(steps, ...)`, float64."""
+        level = self.schedule(self.grid_times(times))
         alpha_t, alpha_s = level.alpha[:-1], level.alpha[1:]
         # From a noiseless time nothing is known of the noise: keep none of it.
         ratio = torch.where(level.sigma[:-1] > 0, level.sigma[1:] / level.sigma[:-1], 0.0)
@@ -240,10 +269,15 @@ class Gaussian(Leaf, Tractable, Scored):
         fresh = -(eta**2) * torch.expm1(2 * gap)
         keep = ratio * torch.sqrt(1 - fresh)
         noise = level.sigma[1:] * torch.sqrt(fresh)
-        data = alpha_s - alpha_t * keep
-        unit = torch.sigmoid(-2 * level.clock[:-1])
-        rows = self.per_step(self.known.ndim, keep, data, unit, noise)
-        return [GaussianStep(*row) for row in rows]
+        return keep, alpha_s - alpha_t * keep, torch.sigmoid(-2 * level.clock[:-1]), noise
+
+    def grid_times(self, times: Tensor) -> Tensor:
+        """A grid as the schedule takes it: with axes for entries of levels of their own."""
+        return times if times.ndim > self.known.ndim else self.schedule.spread(times)
+
+    def grid_steps(self, *numbers: Tensor) -> Sequence[GaussianStep]:
+        """The coefficients of each step."""
+        return [GaussianStep(*row) for row in self.per_step(self.known.ndim, *numbers)]
 
     def leap(self, times: Tensor) -> Sequence[GaussianStep]:
         """Euler-Maruyama steps of the reverse SDE, in t.
@@ -254,18 +288,17 @@ class Gaussian(Leaf, Tractable, Scored):
         Raises:
             ValueError: If times rise.
         """
-        exact, times = self.plan(times, 1.0), self.schedule.spread(times)
+        check_falling(times)
+        exact, times = self.exact_steps(times, 1.0), self.grid_times(times)
         level = self.schedule(times)
         length = times[:-1] - times[1:]
         pull = 2 * self.schedule.slope(times)[:-1] * length
         keep = 1 - self.schedule.decay(times)[:-1] * length - pull
-        data, noise = pull * level.alpha[:-1], level.sigma[:-1] * pull.sqrt()
-        finite = (times[1:] >= 0) & torch.isfinite(level.clock[:-1])
-        sound = finite.reshape(len(finite), -1).all(1).tolist()
         unit = torch.sigmoid(-2 * level.clock[:-1])
-        rows = self.per_step(self.known.ndim, keep, data, unit, noise)
-        frozen = [GaussianStep(*row) for row in rows]
-        return [a if good else b for a, b, good in zip(frozen, exact, sound, strict=True)]
+        frozen = (keep, pull * level.alpha[:-1], unit, level.sigma[:-1] * pull.sqrt())
+        finite = (times[1:] >= 0) & torch.isfinite(level.clock[:-1])
+        pairs = zip(frozen, exact, strict=True)
+        return self.grid_steps(*(torch.where(finite, a, b) for a, b in pairs))
 
     def move(
         self, x_t: Tensor, estimate: Estimate, coefficients: GaussianStep, random: Randomness
@@ -281,14 +314,16 @@ class Gaussian(Leaf, Tractable, Scored):
 
         With v = extras["variance"], Var[x_0 | x_t], it is that of the law of total variance,
         noise^2 + data^2 v. With v = extras["interpolation"] its logarithm lies between those for
-        known data (0: beta tilde at eta = 1) and for standard normal data (1: beta).
+        known data (0: beta tilde at eta = 1) and for standard normal data (1: beta). Where the
+        step has no noise, at a row that comes to rest too, there is none.
         """
         noise, extras = coefficients.noise, estimate.extras
         if "variance" in extras:
-            return torch.sqrt(noise**2 + coefficients.data**2 * extras["variance"])
+            pulled = torch.where(noise > 0, coefficients.data, 0.0)
+            return torch.sqrt(noise**2 + pulled**2 * extras["variance"])
         if "interpolation" in extras:
-            ratio = (coefficients.data / noise) ** 2 * coefficients.unit
-            return noise * (1 + ratio) ** (0.5 * extras["interpolation"])
+            pulled = torch.where(noise > 0, coefficients.data / noise, 0.0)
+            return noise * (1 + pulled**2 * coefficients.unit) ** (0.5 * extras["interpolation"])
         return noise
 
     def combine(
@@ -345,10 +380,11 @@ class Gaussian(Leaf, Tractable, Scored):
     ) -> Tensor:
         """KL of two normals, of one variance unless the estimate tells its own."""
         deviation = self.deviation(estimate, coefficients)
-        gap = (coefficients.data / deviation) * (oracle.value - estimate.value)
+        gap = certainty(coefficients.data, deviation) * (oracle.value - estimate.value)
         distance = sum_event(self.free(gap**2))
         if deviation is not coefficients.noise:
-            ratio = ((coefficients.noise / deviation) ** 2).expand_as(gap)
+            ratio = torch.where(deviation > 0, coefficients.noise / deviation, 1.0) ** 2
+            ratio = ratio.expand_as(gap)
             spread = self.free(ratio - 1 - torch.log(ratio))
             entries = sum_event(self.free(torch.ones_like(gap))).clamp(min=1)
             share = self.space.dimensions(x_t, self.layout, self.held_rows) / entries

@@ -180,6 +180,13 @@ class Leaf(Process, ABC):
         return Level(*(value.to(x.dtype) for value in self.exact_level(t, x)))
 
     @final
+    def noise_rate(self, t: Tensor, x: Tensor) -> Tensor:
+        """g^2 = 2 sigma^2 (-d clock / dt) of isotropic noise, shaped to broadcast against x."""
+        times = self.entry_times(t, x)
+        rate = 2 * self.schedule.sigma(times) ** 2 * self.schedule.slope(times)
+        return self.fitted(rate.to(x.device, x.dtype), x)
+
+    @final
     def per_step(self, axes: int, *numbers: Tensor) -> list[tuple[Any, ...]]:
         """Coefficients `(steps,)` or `(steps, rows)` by step, and whether the last one is used.
 

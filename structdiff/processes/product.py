@@ -309,6 +309,10 @@ class _ScoredProduct(_FlowingProduct, Scored):
         """Per leaf."""
         return self._each(lambda n, p: p.score(estimate[n], x_t[n], t[n]))
 
+    def diffusion(self, v: Record, x_t: Record, t: Any) -> Record:
+        """Per leaf."""
+        return self._each(lambda n, p: p.diffusion(v[n], x_t[n], t[n]))
+
 
 _PARTS: dict[type[Any], type[Product]] = {
     Markov: _MarkovProduct,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from structdiff.schedules.base import Schedule
+from structdiff.schedules.base import Schedule, check_one_level
 
 __all__ = ["Rescaled", "Warped"]
 
@@ -32,7 +32,8 @@ class Rescaled(Schedule):
         last: That at t = 1, smaller.
 
     Raises:
-        ValueError: If the ends are not in order, or the schedule's own are infinite.
+        ValueError: If the ends are not in order, or the schedule's own are infinite, or it has
+            levels by entry.
 
     Example:
         >>> from structdiff.schedules import Geometric
@@ -45,6 +46,7 @@ class Rescaled(Schedule):
         if not -math.inf < last < first < math.inf:
             msg = f"last must be below first, both finite, got {last} and {first}"
             raise ValueError(msg)
+        check_one_level(schedule)
         ends = schedule(torch.tensor([0.0, 1.0], dtype=torch.float64)).clock.tolist()
         if not (math.isfinite(ends[0]) and math.isfinite(ends[1])):
             name = type(schedule).__name__
@@ -71,11 +73,11 @@ class Warped(Schedule):
     """The schedule at warp(t).
 
     Arguments:
-        schedule: Any schedule.
+        schedule: Any schedule of one level.
         warp: A function of float64 times, differentiable, that rises from 0 at 0 to 1 at 1.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If it does not, or the schedule has levels by entry.
 
     Example:
         >>> from structdiff.schedules import Flow
@@ -85,6 +87,7 @@ class Warped(Schedule):
 
     def __init__(self, schedule: Schedule, warp: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
+        check_one_level(schedule)
         s = warp(torch.linspace(0, 1, 1001, dtype=torch.float64))
         rises = s.shape == (1001,) and bool((s.diff() > 0).all())
         if not (rises and abs(float(s[0])) < 1e-9 and abs(float(s[-1]) - 1) < 1e-9):

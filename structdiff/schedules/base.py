@@ -15,7 +15,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CLEAN", "Level", "Schedule"]
+__all__ = ["CLEAN", "Level", "Schedule", "check_one_level"]
 
 CLEAN = -1.0
 """The time of clean data, before t = 0."""
@@ -147,3 +147,15 @@ class Schedule(nn.Module, ABC):
                 low = torch.where(later, middle, low)
                 high = torch.where(later, high, middle)
         return torch.where(self(torch.ones_like(clock)).clock >= clock, 1.0, low)
+
+
+def check_one_level(schedule: Schedule) -> None:
+    """Refuse a schedule with noise levels by entry where one level is meant.
+
+    Raises:
+        ValueError: If it has them.
+    """
+    if schedule.event:
+        has = f"{type(schedule).__name__} has noise levels by entry {schedule.event}"
+        msg = f"schedule must have one level, but {has}: change the schedule inside it"
+        raise ValueError(msg)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from structdiff.schedules.base import Schedule
+from structdiff.schedules.base import Schedule, check_one_level
 from structdiff.schedules.preserving import check_preserving, log_sigma_preserving
 
 __all__ = ["Exploding", "Shifted", "Standard", "ZeroTerminal", "size_shift"]
@@ -70,7 +70,7 @@ class Exploding(Schedule):
         schedule: A schedule with alpha(1) > 0.
 
     Raises:
-        ValueError: If alpha(1) is 0, where sigma would be infinite.
+        ValueError: If alpha(1) is 0, where sigma would be infinite, or levels are by entry.
 
     Example:
         >>> from structdiff.schedules import Linear
@@ -80,6 +80,7 @@ class Exploding(Schedule):
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
+        check_one_level(schedule)
         if not schedule.alpha(torch.ones(())) > 0:
             name = type(schedule).__name__
             msg = f"alpha(1) of schedule {name} must be positive, got 0: sigma would be infinite"
@@ -103,8 +104,11 @@ class Shifted(Schedule):
     the shift.
 
     Arguments:
-        schedule: Any schedule; one that preserves the variance still does.
+        schedule: Any schedule of one level; one that preserves the variance still does.
         shift: Added to log(alpha / sigma); negative is noisier, see `size_shift`.
+
+    Raises:
+        ValueError: If the schedule has levels by entry.
 
     Example:
         >>> from structdiff.schedules import Cosine
@@ -115,6 +119,7 @@ class Shifted(Schedule):
 
     def __init__(self, schedule: Schedule, shift: float) -> None:
         super().__init__()
+        check_one_level(schedule)
         self.schedule, self.shift = schedule, shift
 
     def _scale_and_log_snr(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,8 +179,8 @@ class ZeroTerminal(Schedule):
         first: Time of the first step, in [0, 1): 1 / T for a chain of T steps.
 
     Raises:
-        ValueError: If the schedule does not preserve the variance or alpha(1) is 0 already, or
-            `first` is out of range.
+        ValueError: If the schedule does not preserve the variance, has levels by entry or
+            alpha(1) = 0 already, or `first` is out of range.
 
     Example:
         >>> from structdiff.schedules import Discrete
@@ -185,6 +190,7 @@ class ZeroTerminal(Schedule):
 
     def __init__(self, schedule: Schedule, first: float = 0.0) -> None:
         super().__init__()
+        check_one_level(schedule)
         check_preserving(schedule, "wrap it in Standard first")
         if not 0 <= first < 1:
             msg = f"first must be in [0, 1), got {first}"

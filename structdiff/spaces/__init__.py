@@ -1,8 +1,8 @@
 """Geometry: linear subspaces, manifolds, and laws on them."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from structdiff.later import later
 from structdiff.spaces.base import Belonging, Compact, Framed, HeatKernel, Manifold
 from structdiff.spaces.euclidean import Euclidean
 from structdiff.spaces.laws import (
@@ -18,7 +18,7 @@ from structdiff.spaces.powers import power
 from structdiff.spaces.products import product
 from structdiff.spaces.so3 import SO3
 from structdiff.spaces.sphere import Sphere
-from structdiff.spaces.subspace import Subspace, Whole, ZeroCentre
+from structdiff.spaces.subspace import Span, Subspace, Whole, ZeroCentre
 from structdiff.spaces.torus import Torus
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from structdiff.spaces.spd import SPD, LogEuclidean
 
 __all__ = [
-    "SE3",
-    "SO3",
-    "SPD",
     "Belonging",
     "Compact",
     "Euclidean",
@@ -46,7 +43,11 @@ __all__ = [
     "PoincareBall",
     "PowerLaw",
     "ProductLaw",
+    "SE3",
+    "SO3",
+    "SPD",
     "Simplex",
+    "Span",
     "Sphere",
     "Subspace",
     "Torus",
@@ -59,22 +60,15 @@ __all__ = [
     "product",
 ]
 
-
-_LATER = {
-    "Geomstats": "adapter",
-    "Hyperbolic": "hyperbolic",
-    "LogEuclidean": "spd",
-    "PoincareBall": "hyperbolic",
-    "SE3": "se3",
-    "SPD": "spd",
-    "Simplex": "simplex",
-}
-"""What is loaded when it is asked for, so that the core stays light to import."""
-
-
-def __getattr__(name: str) -> Any:
-    """A space that is loaded now."""
-    if name not in _LATER:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    return getattr(importlib.import_module(f"structdiff.spaces.{_LATER[name]}"), name)
+__getattr__ = later(
+    __name__,
+    {
+        "Geomstats": "adapter",
+        "Hyperbolic": "hyperbolic",
+        "LogEuclidean": "spd",
+        "PoincareBall": "hyperbolic",
+        "SE3": "se3",
+        "SPD": "spd",
+        "Simplex": "simplex",
+    },
+)

@@ -1,9 +1,9 @@
 r"""Linear subspaces of R^n.
 
-A Gaussian process lives in a linear subspace of the rows of a sample: all of it (`Whole`), or
-the records whose rows have zero mean (`ZeroCentre`), where translation is divided out. A standard
-normal of a subspace is the projection of one of the whole space; its density has the dimension of
-the subspace, e.g. 3 (N - 1) for N atoms.
+A Gaussian process lives in a linear subspace of the rows of a sample: all of it (`Whole`), the
+records whose rows have zero mean (`ZeroCentre`), where translation is divided out, or those whose
+rows lie in the span of some vectors (`Span`). A standard normal of a subspace is the projection of
+one of the whole space; its density has the dimension of the subspace, e.g. 3 (N - 1) for N atoms.
 
 References:
     Equivariant Diffusion for Molecule Generation in 3D (Hoogeboom et al., 2022), section 3.1.
@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from structdiff.layout import Layout
 
-__all__ = ["Subspace", "Whole", "ZeroCentre"]
+__all__ = ["Span", "Subspace", "Whole", "ZeroCentre"]
 
 
 class Subspace(ABC):
@@ -122,3 +124,68 @@ class ZeroCentre(Subspace):
             anchored = layout.sum(fixed.to(x.dtype)) > 0
             shift = shift * ~anchored.reshape(-1, *(1,) * (x.ndim - 1))
         return known + layout.spread(shift)
+
+
+class Span(Subspace):
+    """Records whose rows are in the span of some vectors; records of its complement are another's.
+
+    A row with given entries is not projected: its other entries are free.
+
+    Arguments:
+        vectors: Vectors of a row, `(number, *event)`, linearly independent.
+
+    Raises:
+        ValueError: If they are not independent.
+
+    Example:
+        >>> from structdiff.layout import Layout
+        >>> space = Span(torch.tensor([[3.0, 4.0]]))
+        >>> space.project(torch.tensor([[5.0, 0.0]]), Layout.regular(1), None)
+        tensor([[1.8000, 2.4000]])
+    """
+
+    basis: Tensor
+
+    def __init__(self, vectors: Tensor) -> None:
+        wide = vectors.double().flatten(1)
+        basis, triangle = torch.linalg.qr(wide.mT)
+        size = triangle.diagonal().abs()
+        if len(wide) > wide.shape[1] or not bool((size > 1e-9 * wide.norm()).all()):
+            msg = f"vectors must be linearly independent, got {tuple(vectors.shape)} that are not"
+            raise ValueError(msg)
+        self.basis = basis
+
+    def complement(self, event: Sequence[int]) -> Span:
+        """The span of all rows orthogonal to this one, for rows of a shape."""
+        whole = torch.linalg.qr(self.basis, mode="complete").Q
+        return Span(whole[:, self.basis.shape[1] :].mT.reshape(-1, *event))
+
+    def project(self, x: Tensor, layout: Layout, held: Tensor | None) -> Tensor:
+        """B B^T x in each row."""
+        del layout
+        basis = self.basis.to(x)
+        projected: Tensor = ((x.reshape(len(x), len(basis)) @ basis) @ basis.mT).reshape(x.shape)
+        if held is None:
+            return projected
+        return torch.where(held.reshape(-1, *(1,) * (x.ndim - 1)), x, projected)
+
+    def dimensions(self, x: Tensor, layout: Layout, held: Tensor | None) -> Tensor:
+        """The number of vectors; none for a held row."""
+        del layout
+        full = x.new_full(x.shape[:1], float(self.basis.shape[1]))
+        return full if held is None else full * ~held
+
+    def place(
+        self, known: Tensor, x: Tensor, layout: Layout, held: Tensor, fixed: Tensor | None
+    ) -> Tensor:
+        """As they are.
+
+        Raises:
+            ValueError: If single entries of a row are held.
+        """
+        del x, layout, fixed
+        if held.ndim > 1:
+            shape = f"held must be (rows,) in the span of vectors, got {tuple(held.shape)}"
+            msg = f"{shape}: hold whole rows"
+            raise ValueError(msg)
+        return known

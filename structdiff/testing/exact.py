@@ -82,6 +82,8 @@ class ExactDenoiser(Denoiser):
         many = Batch(
             {n: x[theirs[n]] for n, x in batch.leaves.items()},
             {n: layout.select(sample) for n, layout in batch.layouts.items()},
+            {n: value[sample] for n, value in batch.condition.items()},
+            {n: value[sample] for n, value in batch.present.items()},
             given={n: mask[theirs[n]] for n, mask in batch.given.items()},
         )
         x_0 = {n: x[ours[n]] for n, x in self.data.leaves.items()}

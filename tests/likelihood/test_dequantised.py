@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from structdiff import Batch, Counter, Gaussian, Generator, Geometric, flow_log_prob
+from structdiff import Batch, Counter, Gaussian, Generator, Geometric, Layout, flow_log_prob
 from structdiff.likelihood import LearnedBins, NormalBins, UniformBins, integer_bound
 from structdiff.testing import NormalDenoiser
 
@@ -160,8 +160,34 @@ def test_the_report_says_what_it_is() -> None:
     assert found.entries.tolist() == [2] * VALUES**2
 
 
+@pytest.mark.parametrize("law", [UniformBins(), NormalBins()])
+def test_a_sample_without_rows_has_no_bits(law) -> None:
+    """Each row of a flat density of 2 on bins of half the unit is certain; D log w in full."""
+    for counts in ([0, 0], [3, 0]):
+        layout = Layout.ragged(counts)
+        batch = Batch({"x": torch.zeros(sum(counts), 1000).double()}, {"x": layout})
+        size = torch.tensor(counts).double()
+        found = integer_bound(
+            lambda at, size=size: 1000 * size * math.log(255),
+            batch,
+            {"x": law},
+            Generator(0),
+            width=1 / 255,
+        )
+        assert found.total.dtype == torch.float64
+        if isinstance(law, UniformBins):
+            torch.testing.assert_close(found.total, torch.zeros(2).double(), atol=1e-9, rtol=0)
+        assert found.entries.tolist() == [1000 * n for n in counts]
+        assert found.total[1] == 0
+
+
 def test_refusals() -> None:
     batch = every_pair()
+    held = batch.with_given({"x": torch.zeros(len(batch["x"]), 2, dtype=torch.bool)})
+    with pytest.raises(ValueError, match=r"leaves \['x'\] of integers have given entries"):
+        integer_bound(mixture, held, {"x": UniformBins()}, Generator(0))
+    with pytest.raises(ValueError, match="width must be positive"):
+        integer_bound(mixture, batch, {"x": UniformBins()}, Generator(0), width={"y": 1.0})
     with pytest.raises(ValueError, match="must name leaves of integers, got .'y'."):
         integer_bound(mixture, batch, {"y": UniformBins()}, Generator(0))
     with pytest.raises(ValueError, match="width must be positive"):

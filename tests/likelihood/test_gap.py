@@ -142,3 +142,6 @@ def test_refusals() -> None:
     process = Product({"x": Gaussian(Linear(), event=(1,))})
     with pytest.raises(ValueError, match="draws must be at least 1"):
         terminal_divergence(process, data, Generator(0), draws=0)
+    with pytest.raises(ValueError, match=r"given entries in \['x'\]"):
+        held = data.with_given({"x": torch.tensor([True, False])})
+        terminal_divergence(process, held, Generator(0))

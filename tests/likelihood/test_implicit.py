@@ -25,14 +25,19 @@ from structdiff import (
 from structdiff.counter import Counter
 from structdiff.denoiser import Denoiser
 from structdiff.divergence import Hutchinson
-from structdiff.likelihood import continuous_bound
+from structdiff.likelihood import continuous_bound, flow_log_prob
 from structdiff.likelihood.implicit import implicit_bound
 from structdiff.objectives import UniformTimes
 from structdiff.processes import Estimate, GeodesicFlow
+from structdiff.processes.affine import Affine
+from structdiff.processes.covariance_dense import Cholesky
 from structdiff.processes.langevin import Langevin
+from structdiff.processes.phase import PhaseSpace, with_velocities
+from structdiff.processes.phase_motion import critically_damped
+from structdiff.schedules.by_entry import Speeds
 from structdiff.spaces import SO3, Euclidean, HeatKernel, Torus, WrappedNormal
 from structdiff.spaces.sphere import Sphere
-from structdiff.testing import ExactDenoiser
+from structdiff.testing import ExactDenoiser, NormalDenoiser
 
 NOISE = Geometric(0.3, 3.0)
 TIMES = UniformTimes(0.1, 1.0)
@@ -193,3 +198,39 @@ def test_refusals() -> None:
     walk = ExactDenoiser(Product({"x": Brownian(NOISE, Torus(1))}), angle)
     with pytest.raises(ValueError, match="draws must be at least 1, got 0"):
         implicit_bound(walk, angle, Generator(0), draws=0)
+
+
+def test_noise_with_a_matrix() -> None:
+    """Correlated noise, and noise on velocities alone: with the exact score, the density."""
+    factor = Cholesky(torch.tensor([[2.0, 0.6], [0.6, 0.5]]).double())
+    wide = Affine(Gaussian(Linear(), event=(2,)), factor)
+    points = torch.tensor([[0.4, -0.3], [-0.5, 0.6], [0.1, -0.3]]).double()
+    points -= points.mean(0)
+    motion = critically_damped(Linear())
+    data = {"wide": points, "pairs": with_velocities(points[:, :1])}
+    process = Product({"wide": wide, "pairs": PhaseSpace(motion, event=(1,))})
+    batch = Batch.of(data)
+    denoiser = ExactDenoiser(process, batch)
+    many = batch.select([1] * 20000)
+    bound = implicit_bound(denoiser, many, Generator(3), times=UniformTimes(0.7, 1.0))
+    density = flow_log_prob(denoiser, batch.select([1]), start=0.7, tolerance=1e-6)
+    mean, error = float(bound.total.mean()), float(bound.total.std()) / 20000**0.5
+    assert mean == pytest.approx(-float(density.total), abs=5 * error)
+    assert error < 0.08
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_each_entry_has_noise_of_its_own(samples: int) -> None:
+    """At a point, with the exact score, the density; as many samples as entries too."""
+    schedule = Speeds(Linear(), torch.tensor([0.5, 2.0]))
+    process = Product({"x": Gaussian(schedule, event=(2,))})
+    denoiser = NormalDenoiser(process["x"], torch.tensor([[0.3, -0.2]]), torch.tensor([0.8]))
+    x = torch.tensor([[0.5, 0.1], [-1.0, 0.4], [0.2, 0.9]]).double()[:samples]
+    for batch in (Batch.of(x), Batch.of(x.repeat(1500, 1))):
+        bound = implicit_bound(denoiser, batch, Generator(0), times=UniformTimes(0.05, 1.0))
+    level = schedule(torch.full((1, 1), 0.05).double())
+    law = torch.distributions.Normal(
+        level.alpha * torch.tensor([0.3, -0.2]), (level.alpha**2 * 0.64 + level.sigma**2).sqrt()
+    )
+    for k, truth in enumerate(law.log_prob(x).sum(1)):
+        is_zero(bound.total[k::samples] + truth)

@@ -33,6 +33,7 @@ from structdiff.objectives import (
     TimeDistribution,
     UniformTimes,
 )
+from structdiff.objectives.bounds import Look
 from structdiff.processes import Estimate
 from structdiff.schedules import UniformTime
 from structdiff.testing import ExactDenoiser
@@ -362,3 +363,20 @@ def test_forbidden_classes_leave_gradients_finite() -> None:
         StepBound(UniformTime(4))(denoiser, data, Generator(0)).total.backward()
         assert bool(logits.grad.isfinite().all())
         assert bool((logits.grad[[0, 2]] != 0).all())
+
+
+def test_conditions_and_numbers_for_all_rows_stay_with_their_samples() -> None:
+    """When the samples of a batch are parted by their steps."""
+    layout = Layout.ragged([2, 1, 3])
+    x = torch.arange(6.0).double()
+    batch = Batch({"x": x}, {"x": layout}).with_condition({"y": torch.tensor([5, 6, 7])})
+    batch = batch.with_present({"y": torch.tensor([True, False, True])})
+    extras = {"each": 10 * x, "all": torch.tensor(0.5)}
+    look = Look(batch, batch, {"x": Estimate(x + 1, extras)}, {"x": x / 6})
+    part = look.select([2, 0])
+    rows = [3, 4, 5, 0, 1]
+    assert part.clean.condition["y"].tolist() == [7, 5]
+    assert part.clean.present["y"].tolist() == [True, True]
+    assert part.noisy["x"].tolist() == rows
+    assert part.estimate["x"].extras["each"].tolist() == [10.0 * row for row in rows]
+    assert part.estimate["x"].extras["all"].item() == 0.5

@@ -135,9 +135,10 @@ def test_value_at_the_true_score(name: str) -> None:
     is_zero(got - expected)
 
 
-def test_sliced_is_unbiased_and_takes_one_backward_pass_a_probe(monkeypatch) -> None:
+@pytest.mark.parametrize("name", ["plane", "sphere"])
+def test_sliced_is_unbiased_and_takes_one_backward_pass_a_probe(name, monkeypatch) -> None:
     """W03: at the same noise the mean over probes is the exact trace."""
-    process, data, bend = sphere()
+    process, data, bend = WORLDS[name]()
     denoiser = Bent(ExactDenoiser(process, Batch.of(data)), bend)
     batch = Batch.of(data.repeat(100, 1))
     bound = process.bind(batch)
@@ -165,6 +166,53 @@ def test_sliced_is_unbiased_and_takes_one_backward_pass_a_probe(monkeypatch) -> 
     )
     whole = terms(ImplicitScore(divergence=ExactDivergence()), denoiser, batch)
     assert float((many - whole).std()) < 0.3 * float((one - whole).std())
+
+
+class Whitened(Generator):
+    """Noise whose sample moments with itself and with the data are exact."""
+
+    def __init__(self, noise: Tensor) -> None:
+        super().__init__(0)
+        self.noise = noise
+
+    def normal(self, shape: object, dtype: torch.dtype, device: object) -> Tensor:
+        return self.noise
+
+
+def test_the_minimiser_of_a_linear_model_is_the_score_of_normal_data() -> None:
+    """Half the Fisher divergence up to a constant: least squares with no target at all."""
+    rows, t = 500, torch.tensor(0.35).double()
+    root = torch.tensor([[1.2, 0.0], [-0.7, 0.4]]).double()
+    white = Generator(0).normal((rows, 4), torch.float64, "cpu")
+    white = white @ torch.linalg.inv(torch.linalg.cholesky(white.T @ white / rows)).T
+    batch = Batch.of(white[:, :2] @ root.T)
+
+    class Matrix(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.matrix = nn.Parameter(torch.zeros(2, 2).double())
+
+        def forward(self, batch: Batch, clock: Any, previous: Any) -> dict[str, Tensor]:
+            return {"x": batch["x"] @ self.matrix.T}
+
+    denoiser = NetworkDenoiser(Matrix(), Product({"x": Gaussian(Linear(), event=(2,))}))
+    matrix = denoiser.backbone.matrix
+    low = float(t) - 1e-9
+    objective = ImplicitScore(times=UniformTimes(low, low + 2e-9))
+    loss = objective(denoiser, batch, Whitened(white[:, 2:])).total
+    (gradient,) = torch.autograd.grad(loss, matrix, create_graph=True)
+    hessian = torch.stack(
+        [
+            torch.autograd.grad(g, matrix, retain_graph=True)[0].flatten()
+            for g in gradient.flatten()
+        ]
+    )
+    # The loss is quadratic: one Newton step from zero is its minimiser.
+    best = -torch.linalg.solve(hessian, gradient.detach().flatten()).reshape(2, 2)
+    alpha, sigma, _ = Linear()(t)
+    total = alpha**2 * root @ root.T + sigma**2 * torch.eye(2).double()
+    score = (alpha * best - torch.eye(2).double()) / sigma**2
+    torch.testing.assert_close(score, -torch.linalg.inv(total), rtol=0, atol=1e-6)
 
 
 class TestDivergence:

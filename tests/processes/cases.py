@@ -38,7 +38,15 @@ from structdiff.processes import (
     ordinal,
     vq_diffusion,
 )
+from structdiff.processes.affine import Affine
+from structdiff.processes.covariance import Scaling
+from structdiff.processes.covariance_bases import CosineBasis
+from structdiff.processes.covariance_dense import Cholesky
+from structdiff.processes.covariance_rows import Shared
+from structdiff.processes.phase import PhaseSpace
+from structdiff.processes.phase_motion import critically_damped, heavy_ball
 from structdiff.schedules import SubVP, Survival
+from structdiff.schedules.by_entry import Blurring, Dropped, Speeds
 from structdiff.spaces import SO3, Sphere, Torus, ZeroCentre, power, product
 
 COUNTS = [2, 1, 3]
@@ -54,6 +62,8 @@ class Case:
     process: Tractable
     kind: str
     ragged: bool = False
+    whole_rows: bool = False
+    """Whether entries of a row cannot be given without the others."""
     etas: tuple[float, ...] = (0.0, 0.5, 1.0)
     generator: Tensor | None = None
     """Of a chain: R, made by other means than its transition."""
@@ -71,9 +81,10 @@ class Case:
             return (u * process.classes).long()
         if isinstance(process, Brownian):
             return process.manifold.uniform(layout.rows, random, torch.float64, "cpu").to(dtype)
-        assert isinstance(process, Gaussian)
-        x = random.normal((layout.rows, *process.event), torch.float64, "cpu")
-        return process.space.project(x, layout, None).to(dtype)
+        x = random.normal((layout.rows, *process.empty(1).shape[1:]), torch.float64, "cpu")
+        if isinstance(process, Gaussian):
+            x = process.space.project(x, layout, None)
+        return x.to(dtype)
 
 
 def chain(transition: Transition, event: Sequence[int] = ()) -> Case:
@@ -154,6 +165,60 @@ GAUSSIANS = {
     ),
     "gaussian ragged": Case(Gaussian(Linear(), event=(3,)), "gaussian", ragged=True),
 }
+UNEVEN = torch.tensor([[2.0, 0.3], [0.3, 0.5]])
+BY_ENTRY = {
+    "gaussian speeds": Case(
+        Gaussian(Speeds(Linear(), torch.tensor([0.5, 2.0])), event=(2,)), "gaussian"
+    ),
+    "gaussian blurring": Case(
+        Gaussian(Blurring(Cosine(), UNEVEN, width=1.5), Velocity(), event=(2, 2)), "gaussian"
+    ),
+    "gaussian dropped": Case(
+        Gaussian(Dropped(Cosine(), torch.tensor([1.0, 0.5])), Velocity(), event=(2,)), "gaussian"
+    ),
+}
+AFFINES = {
+    "affine scaled": Case(
+        Affine(Gaussian(Linear(), event=(2,)), Scaling(UNEVEN[0]), torch.tensor([1.0, -2.0])),
+        "gaussian",
+    ),
+    "affine correlated": Case(
+        Affine(Gaussian(Cosine(), Velocity(), event=(2,)), Cholesky(UNEVEN), torch.ones(())),
+        "gaussian",
+    ),
+    "affine shared": Case(
+        Affine(Gaussian(Linear(), event=(2,)), Shared(0.6)),
+        "gaussian",
+        ragged=True,
+        whole_rows=True,
+    ),
+    "affine blurred": Case(
+        Affine(
+            Gaussian(
+                Blurring(Cosine(), CosineBasis().frequencies((4,)), width=1.0, floor=0.1),
+                Velocity(),
+                event=(4,),
+            ),
+            CosineBasis(),
+        ),
+        "gaussian",
+        whole_rows=True,
+    ),
+}
+PHASES = {
+    "critically damped": Case(
+        PhaseSpace(critically_damped(Linear()), event=(2,)), "phase", whole_rows=True
+    ),
+    "heavy ball": Case(
+        PhaseSpace(heavy_ball(Cosine(), friction=3.0), Velocity()), "phase", whole_rows=True
+    ),
+    "damped ragged": Case(
+        PhaseSpace(critically_damped(Linear()), event=(3,)),
+        "phase",
+        ragged=True,
+        whole_rows=True,
+    ),
+}
 CHAINS = {
     "uniform": chain(uniform(3)),
     "absorbing": chain(absorbing(3)),
@@ -182,7 +247,7 @@ MANIFOLDS = {
     "product": Case(Brownian(Geometric(0.05, 4.0), product(Torus(1), SO3())), "manifold"),
     "power": Case(Brownian(Geometric(0.05, 4.0), power(Torus(1), 2)), "manifold"),
 }
-CASES = GAUSSIANS | CHAINS | MANIFOLDS
+CASES = GAUSSIANS | BY_ENTRY | AFFINES | PHASES | CHAINS | MANIFOLDS
 
 
 def said_by_a_network(process: Tractable, x_t: Tensor, seed: int = 2) -> Tensor:
@@ -190,6 +255,8 @@ def said_by_a_network(process: Tractable, x_t: Tensor, seed: int = 2) -> Tensor:
     shape: tuple[int, ...] = tuple(x_t.shape)
     if isinstance(process, Categorical):
         shape = (*shape, process.classes)
+    if isinstance(process, PhaseSpace):
+        shape = (len(x_t), *shape[2:])
     if isinstance(process, Brownian):
         shape = (len(x_t), *process.parameterisation.outputs(process.manifold))
     dtype = x_t.dtype if x_t.is_floating_point() else torch.float64

@@ -15,9 +15,13 @@ from structdiff import Discrete, Flow, Gaussian, Linear
 from structdiff.parameterisations import Noise
 from structdiff.processes import Estimate
 from structdiff.schedules import CLEAN, Schedule
-from tests.processes.cases import GAUSSIANS, Case, Fixed, grid, time
+from structdiff.schedules.by_entry import Speeds
+from structdiff.spaces import ZeroCentre
+from structdiff.spaces.subspace import Span
+from tests.processes.cases import BY_ENTRY, GAUSSIANS, Case, Fixed, grid, time
 
-cases = pytest.mark.parametrize("case", GAUSSIANS.values(), ids=GAUSSIANS.keys())
+FLAT = GAUSSIANS | BY_ENTRY
+cases = pytest.mark.parametrize("case", FLAT.values(), ids=FLAT.keys())
 PAIRS = [(0.2, 0.7), (0.0, 0.3), (CLEAN, 0.5), (0.5, 1.0), (CLEAN, 1.0), (0.4, 0.4)]
 pairs = pytest.mark.parametrize(("s", "t"), PAIRS)
 
@@ -118,6 +122,11 @@ def subspace(case: Case) -> Tensor:
     return vectors[:, values > 0.5]
 
 
+def inside(basis: Tensor, scale: Tensor, x: Tensor) -> Tensor:
+    """The covariance on the subspace of entries of these deviations."""
+    return basis.T @ torch.diag(scale.expand_as(x).flatten() ** 2) @ basis
+
+
 @cases
 @pytest.mark.parametrize("t", [0.1, 0.6, 1.0])
 def test_density_is_the_normal_of_the_subspace(case: Case, t: float) -> None:
@@ -132,8 +141,8 @@ def test_density_is_the_normal_of_the_subspace(case: Case, t: float) -> None:
     law = MultivariateNormal(basis.T @ mean @ x_0.flatten(), basis.T @ cov @ basis)
     total = process.log_prob(x_t, x_0, time(t)).sum()
     close(total, law.log_prob(basis.T @ x_t.flatten()))
-    prior = process.level(torch.ones(()), x_0).sigma * torch.eye(basis.shape[1]).double()
-    law = MultivariateNormal(torch.zeros(basis.shape[1]).double(), scale_tril=prior)
+    prior = inside(basis, process.level(torch.ones(()), x_0).sigma, x_0)
+    law = MultivariateNormal(torch.zeros(basis.shape[1]).double(), prior)
     close(process.prior_log_prob(x_t).sum(), law.log_prob(basis.T @ x_t.flatten()))
 
 
@@ -176,8 +185,8 @@ def test_reconstruction_is_a_normal_around_the_estimate(case: Case) -> None:
     basis, process = subspace(case), case.process.bind(case.batch())
     x_0, guess = case.batch()["x"], process.project(case.batch(seed=7)["x"])
     level = process.level(time(0.05), x_0)
-    scale = (level.sigma / level.alpha).flatten()[0] * torch.eye(basis.shape[1]).double()
-    law = MultivariateNormal(basis.T @ guess.flatten(), scale_tril=scale)
+    scale = inside(basis, level.sigma / level.alpha, x_0)
+    law = MultivariateNormal(basis.T @ guess.flatten(), scale)
     value = process.reconstruction(Estimate(guess), x_0, x_0, time(0.05)).sum()
     close(value, -law.log_prob(basis.T @ x_0.flatten()))
 
@@ -296,6 +305,15 @@ def test_a_schedule_that_rises_is_refused() -> None:
     """B10."""
     with pytest.raises(ValueError, match="log-SNR of schedule Rising must fall"):
         Gaussian(Rising())
+
+
+def test_levels_by_entry_must_keep_the_subspace() -> None:
+    """In a span of both coordinates noise must be alike in both; a centre is of each one alone."""
+    speeds = Speeds(Linear(), torch.tensor([1.0, 2.0]))
+    with pytest.raises(ValueError, match="levels by entry lead out of the subspace Span"):
+        Gaussian(speeds, event=(2,), space=Span(torch.tensor([[1.0, 1.0]])))
+    Gaussian(speeds, event=(2,), space=Span(torch.tensor([[0.0, 1.0]])))
+    Gaussian(speeds, event=(2,), space=ZeroCentre())
 
 
 def test_densities_beside_given_entries_are_those_of_the_free_ones() -> None:

@@ -9,6 +9,7 @@ from structdiff import Batch, Cosine, Gaussian, Generator, Geometric, Linear
 from structdiff.likelihood import continuous_bound
 from structdiff.objectives import UniformClock
 from structdiff.schedules import Flow, Karras, Rescaled, Sigmoid, Warped
+from structdiff.schedules.by_entry import Speeds
 from structdiff.testing import NormalDenoiser
 
 T = torch.linspace(0, 1, 41, dtype=torch.float64)
@@ -58,3 +59,7 @@ def test_refusals() -> None:
         Warped(Linear(), lambda t: 1 - t)
     with pytest.raises(ValueError, match="its ends are 0 and 0.5"):
         Warped(Linear(), lambda t: t / 2)
+    by_entry = Speeds(Linear(), torch.tensor([1.0, 2.0]))
+    for make in (lambda: Rescaled(by_entry, 5.0, -5.0), lambda: Warped(by_entry, torch.square)):
+        with pytest.raises(ValueError, match=r"Speeds has noise levels by entry \(2,\)"):
+            make()

@@ -27,6 +27,7 @@ from structdiff.schedules import (
     ZeroTerminal,
     size_shift,
 )
+from structdiff.schedules.by_entry import Speeds
 from structdiff.testing import NormalDenoiser, Silent, walk
 
 ALL = [Linear(), Cosine(), Flow(), SubVP(), Karras(), Geometric(), Discrete.ddpm(), SimpleLinear()]
@@ -145,6 +146,9 @@ def test_zero_terminal_removes_the_bias_of_the_mean(schedule: Schedule, first: f
         assert float(found) - mean == pytest.approx(expected, abs=1e-4)
 
 
+BY_ENTRY = Speeds(Linear(), torch.tensor([1.0, 2.0]))
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [
@@ -152,6 +156,9 @@ def test_zero_terminal_removes_the_bias_of_the_mean(schedule: Schedule, first: f
         (lambda: ZeroTerminal(Flow()), "must preserve the variance .* wrap it in Standard"),
         (lambda: ZeroTerminal(Cosine()), r"alpha\(1\) of schedule Cosine is 0 already"),
         (lambda: ZeroTerminal(Linear(), first=1.0), r"first must be in \[0, 1\), got 1.0"),
+        (lambda: Exploding(BY_ENTRY), r"Speeds has noise levels by entry \(2,\)"),
+        (lambda: Shifted(BY_ENTRY, 0.3), "change the schedule inside it"),
+        (lambda: ZeroTerminal(BY_ENTRY), "schedule must have one level"),
         (lambda: size_shift(0), "side and base must be positive, got 0 and 64.0"),
     ],
 )

@@ -4,15 +4,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from structdiff import Layout
+from structdiff import Batch, Gaussian, Generator, Layout, Linear, Product
+from structdiff.samplers import DDIM
+from structdiff.schedules import Cosine, UniformTime
 from structdiff.spaces import Subspace, Whole, ZeroCentre
+from structdiff.spaces.subspace import Span
+from structdiff.testing import ExactDenoiser, check_process
 
 COUNTS = [1, 4, 0, 2]
 LAYOUT = Layout.ragged(COUNTS)
 HELD = torch.tensor([False, True, False, False, True, False, False])  # two rows of sample 1
 
-SPACES = [Whole(), ZeroCentre()]
-spaces = pytest.mark.parametrize("space", SPACES, ids=["euclidean", "zero centre"])
+VECTORS = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, -1.0]])
+SPACES = [Whole(), ZeroCentre(), Span(VECTORS)]
+spaces = pytest.mark.parametrize("space", SPACES, ids=["euclidean", "zero centre", "span"])
 masks = pytest.mark.parametrize("held", [None, HELD], ids=["free", "held"])
 
 
@@ -86,3 +91,50 @@ def test_place_leaves_known_rows_where_others_fix_the_frame() -> None:
     placed = ZeroCentre().place(holes, x, LAYOUT, HELD, None)
     expected = ZeroCentre().place(known, x, LAYOUT, HELD, None)
     assert torch.equal(placed[HELD], expected[HELD])
+
+
+def test_span_projects_by_the_normal_equations() -> None:
+    x = normal()
+    v = VECTORS.double()
+    expected = x @ v.T @ torch.linalg.inv(v @ v.T) @ v
+    torch.testing.assert_close(Span(VECTORS).project(x, LAYOUT, None), expected)
+    rest = Span(VECTORS).complement((3,)).project(x, LAYOUT, None)
+    torch.testing.assert_close(rest, x - expected)
+    assert torch.equal(Span(VECTORS).place(x, 0 * x, LAYOUT, HELD, None), x)
+    with pytest.raises(ValueError, match=r"held must be \(rows,\) in the span .*hold whole rows"):
+        Span(VECTORS).place(x, x, LAYOUT, torch.ones(7, 3, dtype=torch.bool), None)
+    with pytest.raises(ValueError, match=r"linearly independent, got \(2, 3\) that are not"):
+        Span(torch.ones(2, 3))
+
+
+def test_two_orthogonal_parts_of_data_have_walks_of_their_own() -> None:
+    """What is common and what is not, each noised in its own subspace, add up to the data."""
+    common = Span(VECTORS)
+    own = common.complement((3,))
+    process = Product(
+        {
+            "common": Gaussian(Linear(), event=(3,), space=common),
+            "own": Gaussian(Cosine(), event=(3,), space=own),
+        }
+    )
+    x = normal()[:5]
+    layout = Layout.regular(5)
+    parts = Batch.of(
+        {"common": common.project(x, layout, None), "own": own.project(x, layout, None)}
+    )
+    torch.testing.assert_close(parts["common"] + parts["own"], x, rtol=1e-6, atol=1e-6)
+    sampler = DDIM(ExactDenoiser(process, parts), UniformTime(60))
+    drawn = sampler.sample(
+        Batch.of({n: 0 * parts[n].repeat(8, 1) for n in parts.leaves}), Generator(0)
+    )
+    whole = drawn["common"] + drawn["own"]
+    gaps = torch.cdist(whole, x).min(1).values
+    assert float(gaps.max()) < 1e-3
+    assert float((drawn["common"] * drawn["own"]).sum(1).abs().max()) < 1e-9
+
+
+def test_laws_in_a_span() -> None:
+    """Density, undoing and Bayes of `check_process`, in two of three dimensions."""
+    space = Span(VECTORS)
+    x = space.project(normal()[:3], Layout.regular(3), None)
+    check_process(Gaussian(Cosine(), event=(3,), space=space), x, draws=4000)
