@@ -22,8 +22,19 @@ if TYPE_CHECKING:
     from structdiff.guidance.classes import Classified, Classifier
     from structdiff.guidance.clusters import Clusters
     from structdiff.guidance.degraded import Degraded, extrapolated
+    from structdiff.guidance.distillation import score_distillation
+    from structdiff.guidance.inverse import (
+        DDRM,
+        DPS,
+        Consistent,
+        MomentGuided,
+        Observation,
+        PiGDM,
+        Projection,
+    )
     from structdiff.guidance.refined import Refined
     from structdiff.guidance.rescaled import Rescaled
+    from structdiff.guidance.twisted import Twist, TwistedSMC, particles_of, systematic
 
 __all__ = [
     "Activations",
@@ -33,6 +44,9 @@ __all__ = [
     "ClassifierFree",
     "Clusters",
     "Conditioned",
+    "Consistent",
+    "DDRM",
+    "DPS",
     "Degraded",
     "Enumerated",
     "Guided",
@@ -40,6 +54,10 @@ __all__ = [
     "LaterTime",
     "Linearised",
     "LookAhead",
+    "MomentGuided",
+    "Observation",
+    "PiGDM",
+    "Projection",
     "RateGuided",
     "RePaint",
     "Refined",
@@ -48,7 +66,12 @@ __all__ = [
     "Rewarded",
     "Sharpened",
     "Tilted",
+    "Twist",
+    "TwistedSMC",
     "extrapolated",
+    "particles_of",
+    "score_distillation",
+    "systematic",
 ]
 
 __getattr__ = later(
@@ -59,10 +82,22 @@ __getattr__ = later(
         "Classified": "classes",
         "Classifier": "classes",
         "Clusters": "clusters",
+        "Consistent": "inverse",
+        "DDRM": "inverse",
+        "DPS": "inverse",
         "Degraded": "degraded",
         "LookAhead": "ahead",
+        "MomentGuided": "inverse",
+        "Observation": "inverse",
+        "PiGDM": "inverse",
+        "Projection": "inverse",
         "Refined": "refined",
         "Rescaled": "rescaled",
+        "Twist": "twisted",
+        "TwistedSMC": "twisted",
         "extrapolated": "degraded",
+        "particles_of": "twisted",
+        "score_distillation": "distillation",
+        "systematic": "twisted",
     },
 )
