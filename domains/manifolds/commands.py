@@ -13,9 +13,10 @@ from structdiff.domains.manifolds.recipe import ManifoldsConfig
 from structdiff.domains.manifolds.reports.card import write_card
 from structdiff.domains.manifolds.reports.evaluation import evaluate_run
 from structdiff.domains.manifolds.reports.reporting import doctor, evaluate, score
+from structdiff.domains.manifolds.run import Run
 from structdiff.domains.manifolds.run import train as train_run
 
-__all__ = ["demo", "doctor", "evaluate", "sample", "score", "train"]
+__all__ = ["demo", "doctor", "evaluate", "sample", "score", "train", "tune"]
 
 
 def train(
@@ -38,6 +39,20 @@ def train(
     if not finished:
         write_card(run)
     print(f"the run is in {out}; draw from it with: structdiff sample {out} -n 5")
+
+
+def tune(run: Path, calls: tuple[int, ...], *, pilots: int, seed: int) -> None:
+    """Choose walks of few calls for a run, and keep them with it.
+
+    Args:
+        run: Folder of the run.
+        calls: Network calls of each walk.
+        pilots: Points that are solved finely to choose by.
+        seed: Start of their noise.
+    """
+    model = Run.load(run)
+    for number in calls:
+        model.tune(number, pilots=pilots, seed=seed)
 
 
 def demo(out: Path = Path("runs/manifolds-demo"), steps: int = 600) -> None:

@@ -85,9 +85,10 @@ class LossConfig(Settings):
 class SamplerConfig(Settings):
     """How points are drawn."""
 
-    kind: Literal["auto", "ancestral", "ddim", "heun", "adaptive"] = "auto"
+    kind: Literal["auto", "ancestral", "ddim", "heun", "adaptive", "tuned"] = "auto"
     """Ancestral steps with fresh noise (diffusion alone), geodesic steps of the flow of first or
-    second order, or its equation to a tolerance; by default ancestral, and heun of a flow."""
+    second order, its equation to a tolerance, or what `structdiff tune` found for so many steps; by
+    default ancestral, and heun of a flow."""
     steps: int = Field(default=200, ge=1, le=1_000_000)
     """Steps; adaptive chooses its own."""
     eta: float = Field(default=1.0, ge=0, le=1)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from structdiff.acceleration import Tuned
 from structdiff.artifacts import (
     Part,
     RunFolder,
@@ -28,6 +29,7 @@ from structdiff.domains.manifolds.recipe import ManifoldsConfig, build, objectiv
 from structdiff.domains.manifolds.request import Request, request
 from structdiff.domains.manifolds.sampling import draw, joined
 from structdiff.domains.manifolds.scoring import TOLERANCE, Scores, choose_noise, look, score
+from structdiff.domains.manifolds.tuning import stored, tune
 from structdiff.runs import (
     Progress,
     averaged,
@@ -250,9 +252,27 @@ class Run:
         self, asked: Request, part: Part, *, done: Callable[[float], None] | None = None
     ) -> Batch:
         """Points of a part of a request, see `sampling.draw`."""
+        sampler = self.config.sampler
+        tuned = stored(self.folder, sampler.steps) if sampler.kind == "tuned" else None
         return draw(
-            self.denoiser, self.codec, self.config, asked, part, noise=self.noise, done=done
+            self.denoiser,
+            self.codec,
+            self.config,
+            asked,
+            part,
+            noise=self.noise,
+            tuned=tuned,
+            done=done,
         )
+
+    def tune(
+        self, calls: int, *, pilots: int = 256, seed: int = 0, say: Callable[[str], object] = print
+    ) -> Tuned:
+        """Choose a walk of so many calls, kept with the run; see `tuning.tune`.
+
+        Points are drawn with it by `sample(..., kind="tuned", steps=calls)`.
+        """
+        return tune(self.folder, self.denoiser, calls, pilots=pilots, seed=seed, say=say)
 
     def points(
         self,

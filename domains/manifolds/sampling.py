@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from structdiff.acceleration import Tuned
 from structdiff.artifacts import Part
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
@@ -18,7 +19,7 @@ from structdiff.domains.manifolds.recipe import ManifoldsConfig, time_of, walk_o
 from structdiff.domains.manifolds.request import Request
 from structdiff.layout import Layout
 from structdiff.runs import noise_of
-from structdiff.samplers import Carry
+from structdiff.samplers import Carry, Walk
 
 __all__ = ["draw", "joined"]
 
@@ -32,6 +33,7 @@ def draw(
     part: Part,
     *,
     noise: float,
+    tuned: Tuned | None = None,
     done: Callable[[float], None] | None = None,
 ) -> Batch:
     """Draw a part of a request; nothing is rejected or corrected.
@@ -43,11 +45,16 @@ def draw(
         asked: What to draw.
         part: Which points of it.
         noise: The noise down to which the network is asked.
+        tuned: The walk, where it was tuned to the model.
         done: Called after each step with the share of the steps that are done.
     """
     device = next(denoiser.parameters()).device
     batch = _blank(denoiser, asked, part, device)
-    walk = walk_of(config, codec, denoiser, time_of(config, codec, noise))
+    walk: Walk = (
+        walk_of(config, codec, denoiser, time_of(config, codec, noise))
+        if tuned is None
+        else tuned.sampler(denoiser)
+    )
     random = noise_of(asked.seed, part, config.sampler.randomness)
     steps = walk.bind(batch, random).steps
 

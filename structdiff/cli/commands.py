@@ -251,6 +251,31 @@ def _columns(function: Callable[..., None], columns: str | None) -> dict[str, st
     return {} if columns is None else {"columns": columns}
 
 
+def tune(
+    run: tyro.conf.Positional[Path],
+    calls: tuple[int, ...] = (10, 20),
+    pilots: int = 256,
+    seed: int = 0,
+) -> None:
+    """Choose walks of few network calls for a trained model, and keep them in its run.
+
+    Times and weights of each walk are chosen by how near pilot samples come to a fine solve of the
+    model's own probability flow. `sample --sampler.kind tuned --sampler.steps CALLS` draws with it.
+
+    Args:
+        run: Folder of the run; of manifolds, since chains on classes have no probability flow.
+        calls: Network calls of each walk.
+        pilots: Samples that are solved finely to choose by.
+        seed: Start of their noise.
+    """
+    name = RunFolder(run).domain
+    commands = load(name).commands
+    if not hasattr(commands, "tune"):
+        msg = f"{run} is a run of {name}, whose classes have no probability flow to tune a walk by"
+        raise ValueError(f"{msg}: choose --sampler.steps by what evaluate says")
+    commands.tune(run, calls, pilots=pilots, seed=seed)
+
+
 def inspect(run: tyro.conf.Positional[Path]) -> None:
     """What is in the folder of a run.
 
@@ -298,6 +323,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "score": score,
     "evaluate": evaluate,
     "doctor": doctor,
+    "tune": tune,
     "inspect": inspect,
     "domains": domains,
 }

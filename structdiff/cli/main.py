@@ -1,4 +1,4 @@
-"""The command `structdiff`: train, sample, score, evaluate, inspect, doctor, domains, demo."""
+"""The command `structdiff`: train, sample, score, evaluate, tune, inspect, doctor, domains, demo."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ Diffusion models for structured data.
   sample RUN       draw from a trained model
   score RUN        how likely the model holds samples to be
   evaluate RUN     draw, measure beside real data, write a page with pictures
+  tune RUN         choose walks of few network calls for a model
   inspect RUN      what is in the folder of a run
   doctor PATH      look at data before training
   domains          the kinds of data there are

@@ -85,12 +85,12 @@ def test_the_command_is_installed_and_ends_without_traceback():
 def test_help_names_every_command(say):
     status, output, errors = say("--help")
     assert (status, errors) == (0, "")
-    for name in ("train", "sample", "evaluate", "inspect", "domains", "demo"):
+    for name in ("train", "sample", "evaluate", "inspect", "domains", "demo", "tune"):
         assert f"\n  {name} " in output
     assert say("-h") == say() == (0, output, "")
 
 
-@pytest.mark.parametrize("command", ["sample", "evaluate", "inspect", "domains"])
+@pytest.mark.parametrize("command", ["sample", "evaluate", "inspect", "domains", "tune"])
 def test_each_command_has_help(say, command):
     status, output, _ = say(command, "--help")
     assert status == 0
@@ -99,7 +99,7 @@ def test_each_command_has_help(say, command):
 
 def test_an_unknown_command_or_domain_is_answered_with_the_known(say):
     line = refusal(say("tarin", "molecules"))
-    known = "demo, doctor, domains, evaluate, inspect, sample, score, train"
+    known = "demo, doctor, domains, evaluate, inspect, sample, score, train, tune"
     assert f"no command 'tarin'; there are: {known}" in line
     said = refusal(say("train", "moleculs"))
     assert "no domain 'moleculs'; there are: manifolds, molecules" in said
@@ -217,6 +217,12 @@ def test_inspect_shows_the_settings_and_the_weights(say, trained):
     assert "network: layers=2, width=16" in output
     total = sum(x.numel() for x in load_tensors(trained / "ema.safetensors")[0].values())
     assert f"{total:,} numbers, averaged, after update 4" in output
+
+
+def test_a_model_with_classes_cannot_be_tuned(say, trained):
+    line = refusal(say("tune", trained, "--calls", "5"))
+    assert "molecules, whose classes have no probability flow" in line
+    assert not (trained / "tuned").exists()
 
 
 def test_inspect_of_a_stopped_run_says_how_to_go_on(say, copied):
