@@ -87,8 +87,8 @@ class SamplerConfig(Settings):
 
     kind: Literal["auto", "ancestral", "ddim", "heun", "adaptive", "tuned"] = "auto"
     """Ancestral steps with fresh noise (diffusion alone), geodesic steps of the flow of first or
-    second order, its equation to a tolerance, or what `structdiff tune` found for so many steps; by
-    default ancestral, and heun of a flow."""
+    second order, its equation to a tolerance, or what `structdiff tune` found for so many steps;
+    by default ancestral, and heun of a flow."""
     steps: int = Field(default=200, ge=1, le=1_000_000)
     """Steps; adaptive chooses its own."""
     eta: float = Field(default=1.0, ge=0, le=1)

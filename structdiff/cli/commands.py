@@ -259,8 +259,9 @@ def tune(
 ) -> None:
     """Choose walks of few network calls for a trained model, and keep them in its run.
 
-    Times and weights of each walk are chosen by how near pilot samples come to a fine solve of the
-    model's own probability flow. `sample --sampler.kind tuned --sampler.steps CALLS` draws with it.
+    Times and weights of each walk are chosen by how near pilot samples come to a fine solve of
+    the model's own probability flow. It draws by `sample --sampler.kind tuned --sampler.steps
+    CALLS`.
 
     Args:
         run: Folder of the run; of manifolds, since chains on classes have no probability flow.

@@ -1,4 +1,4 @@
-"""The command `structdiff`: train, sample, score, evaluate, tune, inspect, doctor, domains, demo."""
+"""The command `structdiff`: train, sample, score, evaluate, tune and a few more."""
 
 from __future__ import annotations
 

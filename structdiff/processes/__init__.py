@@ -40,19 +40,27 @@ from structdiff.processes.transitions import (
 
 if TYPE_CHECKING:
     from structdiff.processes.affine import Affine
+    from structdiff.processes.blackout import Blackout
     from structdiff.processes.coupling import optimal_transport
     from structdiff.processes.covariance import Composed, Conditioned, Factor, Scaling, Source
     from structdiff.processes.covariance_bases import Basis, CosineBasis, HaarBasis, Rotated
     from structdiff.processes.covariance_dense import Cholesky
     from structdiff.processes.covariance_rows import Autoregressive, Frames, Shared
+    from structdiff.processes.degradation import Degradation, blurring, covering, fading
+    from structdiff.processes.deletion import Deletion, Insertion
+    from structdiff.processes.gamma import GammaNoise
     from structdiff.processes.jacobi import Jacobi
     from structdiff.processes.langevin import Langevin
+    from structdiff.processes.mixture import MixtureNoise
+    from structdiff.processes.phase import PhaseSpace, with_velocities
+    from structdiff.processes.phase_motion import PhaseMotion, critically_damped, heavy_ball
     from structdiff.processes.premetric import PremetricFlow
 
 __all__ = [
     "Affine",
     "Autoregressive",
     "Basis",
+    "Blackout",
     "Brownian",
     "Categorical",
     "Cholesky",
@@ -61,20 +69,27 @@ __all__ = [
     "Conditional",
     "Conditioned",
     "CosineBasis",
+    "Degradation",
+    "Deletion",
     "Estimate",
     "Factor",
     "Finite",
     "Flowing",
     "Frames",
+    "GammaNoise",
     "Gaussian",
     "GeodesicFlow",
     "Grid",
     "HaarBasis",
+    "Insertion",
     "Jacobi",
     "Langevin",
     "Markov",
     "MaskAndReplace",
+    "MixtureNoise",
     "Ordinal",
+    "PhaseMotion",
+    "PhaseSpace",
     "PremetricFlow",
     "Process",
     "Product",
@@ -89,7 +104,12 @@ __all__ = [
     "Tractable",
     "Transition",
     "absorbing",
+    "blurring",
+    "covering",
+    "critically_damped",
     "discretised_gaussian",
+    "fading",
+    "heavy_ball",
     "marginal",
     "mask_and_replace",
     "nearest_neighbour",
@@ -98,6 +118,7 @@ __all__ = [
     "relaxed",
     "uniform",
     "vq_diffusion",
+    "with_velocities",
 ]
 
 __getattr__ = later(
@@ -106,20 +127,34 @@ __getattr__ = later(
         "Affine": "affine",
         "Autoregressive": "covariance_rows",
         "Basis": "covariance_bases",
+        "Blackout": "blackout",
         "Cholesky": "covariance_dense",
         "Composed": "covariance",
         "Conditioned": "covariance",
         "CosineBasis": "covariance_bases",
+        "Degradation": "degradation",
+        "Deletion": "deletion",
         "Factor": "covariance",
         "Frames": "covariance_rows",
+        "GammaNoise": "gamma",
         "HaarBasis": "covariance_bases",
+        "Insertion": "deletion",
         "Jacobi": "jacobi",
         "Langevin": "langevin",
+        "MixtureNoise": "mixture",
+        "PhaseMotion": "phase_motion",
+        "PhaseSpace": "phase",
         "PremetricFlow": "premetric",
         "Rotated": "covariance_bases",
         "Scaling": "covariance",
         "Shared": "covariance_rows",
         "Source": "covariance",
+        "blurring": "degradation",
+        "covering": "degradation",
+        "critically_damped": "phase_motion",
+        "fading": "degradation",
+        "heavy_ball": "phase_motion",
         "optimal_transport": "coupling",
+        "with_velocities": "phase",
     },
 )

@@ -386,8 +386,10 @@ class Gaussian(Leaf, Tractable, Scored):
             ratio = torch.where(deviation > 0, coefficients.noise / deviation, 1.0) ** 2
             ratio = ratio.expand_as(gap)
             spread = self.free(ratio - 1 - torch.log(ratio))
-            entries = sum_event(self.free(torch.ones_like(gap))).clamp(min=1)
-            share = self.space.dimensions(x_t, self.layout, self.held_rows) / entries
+            entries = sum_event(self.free(torch.ones_like(gap)))
+            share = self.space.dimensions(x_t, self.layout, self.held_rows) / entries.clamp(min=1)
+            # Beside given entries the others are free: the frame is fixed.
+            share = torch.where(entries == math.prod(self.event), share, 1.0)
             distance = distance + share * sum_event(spread)
         return 0.5 * distance
 

@@ -200,7 +200,7 @@ class PhaseSpace(PairLeaf, Tractable, Scored):
 
     def velocity(self, estimate: Estimate, x_t: Tensor, t: Tensor) -> Tensor:
         """tau' (A u - Q score / 2)."""
-        drift, noise = (m.flatten().tolist() for m in (self.motion.drift, self.motion.noise))
+        drift, noise = self.motion.pull, self.motion.diffusion
         speed = self.motion.speed(self.pair_times(t)).to(x_t.device, x_t.dtype)
         flow = apply(drift, x_t) - 0.5 * apply(noise, self.score(estimate, x_t, t))
         return self.free_both(torch.stack([expand(speed, p) * p for p in flow.unbind(1)], 1))
@@ -334,7 +334,7 @@ class PhaseSpace(PairLeaf, Tractable, Scored):
     def divergence_rate(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """tau' / 2 times the gap g of the scores in the noise, g^T Q g."""
         gap = self.score(estimate, x_t, t) - self.score(Estimate(x_0), x_t, t)
-        noise = self.motion.noise.flatten().tolist()
+        noise = self.motion.diffusion
         speed = self.motion.speed(self.pair_times(t)).to(x_t.device, x_t.dtype)
         each = (gap * apply(noise, gap)).sum(1)
         return sum_event(0.5 * expand(speed, each) * each)

@@ -113,6 +113,9 @@ class PhaseMotion(Schedule):
         self.rate = -half - math.sqrt(max(self.gap, 0.0))
         self.first, self.short = first, 1 / (abs(half) + math.sqrt(abs(self.gap)))
         self.stationary = _stationary(a, q)
+        # A and Q by rows, as numbers: no tensor has to be moved to a device for them.
+        self.pull: list[float] = a.flatten().tolist()
+        self.diffusion: list[float] = q.flatten().tolist()
         unit = torch.eye(2, dtype=torch.float64)
         self._swing: Matrix = (a - half * unit).tolist()
         self._noisy, self._settled, self._started = (

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from structdiff.samplers.routing import Routed, confidence, even, purity
     from structdiff.samplers.runge_kutta import StochasticRungeKutta
     from structdiff.samplers.singlestep import Singlestep
+    from structdiff.samplers.splitting import SymmetricSplitting
     from structdiff.samplers.staggered import Staggered
     from structdiff.samplers.thresholded import Thresholded
     from structdiff.samplers.trajectory import Trajectory
@@ -70,6 +71,7 @@ __all__ = [
     "Singlestep",
     "Staggered",
     "StochasticRungeKutta",
+    "SymmetricSplitting",
     "Thresholded",
     "Trajectory",
     "Truncated",
@@ -113,6 +115,7 @@ __getattr__ = later(
         "Singlestep": "singlestep",
         "Staggered": "staggered",
         "StochasticRungeKutta": "runge_kutta",
+        "SymmetricSplitting": "splitting",
         "Thresholded": "thresholded",
         "Trajectory": "trajectory",
         "Truncated": "truncated",
