@@ -70,3 +70,21 @@ def test_pyproject_lists_the_packages_on_disk():
 def test_every_package_has_an_init(folder):
     folders = {path.parent for path in (ROOT / folder).rglob("*.py")}
     assert [str(path) for path in sorted(folders) if not (path / "__init__.py").exists()] == []
+
+
+def test_no_name_is_that_of_a_module():
+    """A submodule, once imported, would stand in the place of a name that is loaded later."""
+    probe = """
+import importlib, pkgutil, types, structdiff
+for info in pkgutil.iter_modules(structdiff.__path__, "structdiff."):
+    package = importlib.import_module(info.name)
+    if not info.ispkg or info.name in ("structdiff.domains", "structdiff.cli"):
+        continue
+    for below in pkgutil.iter_modules(package.__path__, info.name + "."):
+        importlib.import_module(below.name)
+    for name in getattr(package, "__all__", []):
+        if isinstance(getattr(package, name), types.ModuleType):
+            print(info.name, name)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", probe]
+    assert subprocess.check_output(command, cwd=ROOT, text=True) == ""

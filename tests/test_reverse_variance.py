@@ -258,6 +258,50 @@ def test_given_entries_have_no_variance() -> None:
     torch.testing.assert_close(variance[1], level.sigma**2)
 
 
+def test_divergences_of_the_free_entries_are_those_of_normals() -> None:
+    """Rows that are given in part, with a variance for each entry."""
+    random = Generator(0)
+    x, wrong = (random.normal((4, 3), torch.float64, "cpu") for _ in range(2))
+    held = torch.tensor([[True, False, False], [False] * 3, [True] * 3, [False, True, True]])
+    variance = random.uniform((4, 3), torch.float64, "cpu")
+    leaf: Any = Gaussian(Cosine(), event=(3,)).bind(Batch.of(x).with_given({"x": held}))
+    (step,) = leaf.plan(torch.tensor([0.6, 0.4]).double(), 1.0)
+    said = Estimate(torch.where(held, x, wrong), {"variance": variance})
+    found = leaf.divergence(Estimate(x), said, x, step)
+    Normal = torch.distributions.Normal
+    truth, model = (
+        Normal(step.data * x, step.noise.expand(4, 3)),
+        Normal(step.data * said.value, (step.noise**2 + step.data**2 * variance).sqrt()),
+    )
+    each = torch.distributions.kl_divergence(truth, model)
+    torch.testing.assert_close(found, torch.where(held, 0.0, each).sum(1))
+    y = torch.where(held, x, step.keep * x + 0.3)
+    log_prob = Normal(step.keep * x + model.mean, model.scale).log_prob(y)
+    density = leaf.reverse_log_prob(y, x, said, step)
+    torch.testing.assert_close(density, torch.where(held, 0.0, log_prob).sum(1))
+
+
+@pytest.mark.parametrize("name", ["variance", "interpolation"])
+def test_what_is_made_of_estimates_tells_a_variance(name: str) -> None:
+    """That of the latest estimate, of the last direction, of the estimate that is moved."""
+    leaf: Any = Gaussian(Linear()).bind(Batch.of(torch.zeros(2).double()))
+    x, t = torch.tensor([0.4, -0.2]).double(), torch.tensor(0.5).double()
+    first, second = (Estimate(x, {name: torch.full((2,), v).double()}) for v in (0.2, 0.9))
+    (step,) = leaf.plan(torch.tensor([0.5, 0.3]).double(), 1.0)
+    wide, narrow = leaf.deviation(second, step), leaf.deviation(first, step)
+    assert (wide > narrow).all()
+    halves = (torch.tensor(1.5).double(), torch.tensor(-0.5).double())
+    for found in (
+        leaf.tilt([first, second], [-1.0, 2.0]),
+        leaf.combine([(x, second), (x, first)], halves, x),
+        leaf.shift(second, torch.ones_like(x), x, t),
+    ):
+        assert torch.equal(leaf.deviation(found, step), wide)
+    known = leaf.impose(second, torch.zeros_like(x), torch.tensor([True, False]), x, t)
+    expected = torch.stack([step.noise, wide[1]])
+    torch.testing.assert_close(leaf.deviation(known, step), expected, rtol=1e-15, atol=0)
+
+
 @pytest.mark.parametrize("name", ["variance", "interpolation"])
 def test_a_row_steps_as_alone_beside_one_that_comes_to_rest(name: str) -> None:
     """The first row steps on, the second one to its clean value, which draws nothing."""

@@ -72,11 +72,12 @@ class Augmented(Denoiser):
             random: Where the noise comes from.
         """
         process: Any = self.process
+        free = batch.with_given({})  # rows that are held have no noise, or fix a frame
         noisy = {}
         for name, s in self.levels.items():
             at = torch.tensor(s, dtype=torch.float64, device=batch.device)
             scoped = random.scoped(leaf=name, ids=batch.ids, layout=batch.layouts[name])
-            noisy[name] = process[name].bind(batch.only(name)).diffuse(batch[name], at, scoped)
+            noisy[name] = process[name].bind(free.only(name)).diffuse(batch[name], at, scoped)
         rows = {n: torch.ones(len(x), dtype=torch.bool, device=x.device) for n, x in noisy.items()}
         return batch.with_leaves({**batch.leaves, **noisy}).with_given({**batch.given, **rows})
 

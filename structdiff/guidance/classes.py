@@ -56,7 +56,8 @@ class Classifier(nn.Module):
             they are not guided and teach nothing.
 
     Raises:
-        ValueError: On a call, if the batch has no such condition, or logits of another shape.
+        ValueError: On a call, if the batch has no such condition, or classes or logits are of
+            another shape.
 
     Example:
         >>> slope = torch.tensor([-1.0, 1.0])
@@ -80,6 +81,10 @@ class Classifier(nn.Module):
             raise ValueError(msg)
         log_p = self.log_prob(batch, t)
         label = batch.condition[self.condition]
+        if label.is_floating_point() or label.shape != (batch.samples,):
+            got = f"{label.dtype} {tuple(label.shape)}"
+            msg = f"condition {self.condition!r} must be a class a sample, an integer, got {got}"
+            raise ValueError(msg)
         known = batch.present.get(self.condition)
         if known is None:
             return log_p.gather(1, label.unsqueeze(1)).squeeze(1)
@@ -133,8 +138,9 @@ class Classified(Objective):
             return terms
         process: Any = denoiser.process.bind(batch)
         part = batch.part or Part(0, 1, batch.samples)
-        drawn = self.times.draw(batch.samples, random, part=part).to(batch.device)
+        own = random.scoped(leaf="class")
+        drawn = self.times.draw(batch.samples, own, part=part).to(batch.device)
         t = process.times({n: layout.spread(drawn) for n, layout in batch.layouts.items()})
-        noisy = batch.with_leaves(process.diffuse(batch.leaves, t, random))
+        noisy = batch.with_leaves(process.diffuse(batch.leaves, t, own))
         missed = -per_sample(self.classifier(noisy, t), batch, "classifier")
         return Terms({**terms.leaves, "class": self.weight * missed}, terms.clock)

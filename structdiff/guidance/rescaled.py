@@ -6,7 +6,8 @@ that its entries have under the conditional estimate x_c, and blended with itsel
 
     phi std(x_c) / std(x_w) x_w + (1 - phi) x_w.
 
-Standard deviations are over all rows and entries of a leaf of one sample, so this is for leaves of
+Standard deviations are over all rows and entries of a leaf of one sample, given ones too (which
+stay), so this is for leaves of
 many entries, fields above all. It costs no call: both estimates are at hand.
 
 References:
@@ -87,7 +88,8 @@ class Rescaled(Denoiser):
         for name in self.names:
             used, weights = answers.of(name)
             if weights != [1]:
-                tilted[name] = self.rescale(tilted[name], used[-1], batch.layouts[name])
+                scaled = self.rescale(tilted[name], used[-1], batch.layouts[name])
+                tilted[name] = kept(scaled, tilted[name], batch.given.get(name))
         return tilted
 
     def rescale(self, guided: Estimate, wanted: Estimate, layout: Layout) -> Estimate:
@@ -96,6 +98,14 @@ class Rescaled(Denoiser):
         ratio = torch.where(found > 0, spread(wanted.value, layout) / found, 1.0)
         factor = layout.spread(self.phi * ratio + (1 - self.phi))
         return replace(guided, value=expand(factor, guided.value) * guided.value)
+
+
+def kept(scaled: Estimate, plain: Estimate, held: Tensor | None) -> Estimate:
+    """The scaled estimate, but for given entries."""
+    if held is None:
+        return scaled
+    mask = expand(held, plain.value)
+    return replace(scaled, value=torch.where(mask, plain.value, scaled.value))
 
 
 def spread(x: Tensor, layout: Layout) -> Tensor:

@@ -32,7 +32,7 @@ from torch import Tensor
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
 from structdiff.guidance.classifier import check_guide
-from structdiff.guidance.slopes import others, per_sample
+from structdiff.guidance.slopes import check_depends, others, per_sample
 from structdiff.processes import Estimate, Finite
 
 __all__ = ["Reward", "Rewarded"]
@@ -65,7 +65,7 @@ class Rewarded(Denoiser):
 
     Raises:
         ValueError: If the scale is not finite or the process is not Tractable; on a call, if the
-            reward is not one number a sample.
+            reward is not one number a sample or has no gradient.
 
     Example:
         >>> from structdiff import Categorical, Flow, Product, absorbing
@@ -122,6 +122,7 @@ def slopes_of(
         least = torch.finfo(torch.float32).tiny
         told = {n: replace(said[n], value=opened[n].clamp(min=least).log()) for n in finite}
         total = per_sample(reward({**said, **told}, seen), seen, "reward").sum()
+        check_depends(total, "reward")
         slopes = torch.autograd.grad(
             total, list(opened.values()), allow_unused=True, materialize_grads=True
         )

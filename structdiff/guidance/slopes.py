@@ -37,7 +37,7 @@ from torch.nn import functional as F
 from structdiff.batch import Batch
 from structdiff.processes import Finite
 
-__all__ = ["Enumerated", "Linearised", "LogProb", "Slopes", "per_sample"]
+__all__ = ["Enumerated", "Linearised", "LogProb", "Slopes", "check_depends", "per_sample"]
 
 LogProb: TypeAlias = Callable[[Batch, Mapping[str, Tensor]], Tensor]
 """f(batch, t): noisy records and their times by leaf to one number a sample, `(samples,)`."""
@@ -54,6 +54,17 @@ def per_sample(value: Tensor, batch: Batch, name: str) -> Tensor:
         msg = f"{name} {must}, got {tuple(value.shape)}: sum over rows with the leaf's layout"
         raise ValueError(msg)
     return value
+
+
+def check_depends(total: Tensor, name: str) -> None:
+    """Refuse a function without a gradient.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not total.requires_grad:
+        msg = f"{name} has no gradient in the record: it is constant, detached or a step function"
+        raise ValueError(msg)
 
 
 class Slopes(ABC):
@@ -79,6 +90,9 @@ def gradients(
     """The gradient in these leaves, put in place of the batch's own.
 
     It can be differentiated in the function's weights where gradients are enabled outside.
+
+    Raises:
+        ValueError: If the function depends on no leaf, all of them being asked for.
     """
     training = torch.is_grad_enabled()
     opened = {name: x.detach().requires_grad_() for name, x in leaves.items()}
@@ -87,6 +101,9 @@ def gradients(
     with torch.enable_grad():
         value = log_prob(batch.with_leaves({**batch.leaves, **opened}), t)
         total = per_sample(value, batch, "log_prob").sum()
+        if not total.requires_grad and len(opened) < len(batch.leaves):
+            return {name: torch.zeros_like(x) for name, x in leaves.items()}
+        check_depends(total, "log_prob")
         slopes = torch.autograd.grad(
             total,
             list(opened.values()),

@@ -63,7 +63,7 @@ class Gaussian(Leaf, Tractable, Scored):
 
     Raises:
         ValueError: If the parameterisation has no meaning at the schedule's last time, or noise
-            levels by entry lead out of the subspace.
+            levels or variances by entry lead out of the subspace.
 
     Example:
         >>> from structdiff.schedules import Cosine
@@ -90,6 +90,7 @@ class Gaussian(Leaf, Tractable, Scored):
         self.space = space or Whole()
         if schedule.event:
             self._check_subspace()
+        self._check_heads()
 
     def _check_subspace(self) -> None:
         """Refuse levels by entry that lead out of the subspace."""
@@ -102,6 +103,16 @@ class Gaussian(Leaf, Tractable, Scored):
                 name = type(self.space).__name__
                 msg = f"noise levels by entry lead out of the subspace {name}: take one level"
                 raise ValueError(msg)
+
+    def _check_heads(self) -> None:
+        """Refuse variances by entry in a subspace: noise scaled by entry leads out of it."""
+        one = torch.ones((), dtype=torch.float64)
+        if self.parameterisation.extras(one, one, one, one) and not isinstance(self.space, Whole):
+            heads, space = type(self.parameterisation).__name__, type(self.space).__name__
+            msg = (
+                f"{heads} tells a variance for each entry, which leads out of the subspace {space}"
+            )
+            raise ValueError(f"{msg}: one for all entries, such as AnalyticVariance, stays in it")
 
     def _check_end(self) -> None:
         """Refuse a prediction that says nothing of x_0 at pure noise."""
@@ -164,7 +175,9 @@ class Gaussian(Leaf, Tractable, Scored):
         """(alpha_t / alpha_s) x_s + sigma_{t|s} z."""
         past, level = self.exact_level(s, x_s), self.exact_level(t, x_s)
         still = level.clock == past.clock
-        ratio = torch.where(still, 1.0, level.alpha / past.alpha)
+        # Where no data are left at either time, what is there is scaled noise.
+        same = torch.where(still & (past.sigma > 0), level.sigma / past.sigma, 1.0)
+        ratio = torch.where(still, same, level.alpha / past.alpha)
         gap = torch.where(still, 0.0, level.clock - past.clock)
         fresh = level.sigma * torch.sqrt(-torch.expm1(2 * gap))
         return ratio.to(x_s.dtype) * x_s + fresh.to(x_s.dtype) * self.draw(random)
@@ -247,6 +260,10 @@ class Gaussian(Leaf, Tractable, Scored):
         """Squared error of x_0, summed over the event."""
         del x_t, t
         return sum_event(self.free((estimate.value - x_0) ** 2))
+
+    def residual(self, estimate: Estimate, x_0: Tensor) -> Tensor:
+        """x_0 - estimate, in the entries whose variance extras tell."""
+        return x_0 - estimate.value
 
     def plan(self, times: Tensor, eta: float) -> Sequence[GaussianStep]:
         """keep, data, noise of every step.

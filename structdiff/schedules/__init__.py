@@ -10,6 +10,7 @@ from structdiff.schedules.exploding import Geometric, Karras
 from structdiff.schedules.flow import Flow, Survival, Window
 from structdiff.schedules.grids import Grid, KarrasGrid, PowerTime, UniformLogSNR, UniformTime
 from structdiff.schedules.preserving import Cosine, Linear, Sigmoid, SimpleLinear, SubVP
+from structdiff.schedules.translate import Differences, agree, differences, translate
 
 if TYPE_CHECKING:
     from structdiff.schedules.algebra import Rescaled, Warped
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from structdiff.schedules.chains import LogLinear, MaskCosine, MutualInformation, Polynomial
     from structdiff.schedules.ladder import NoiseLadder, noise_ladder
     from structdiff.schedules.learned import LearnedClock
-    from structdiff.schedules.translate import Differences, agree, differences, translate
 
 __all__ = [
     "Blurring",
@@ -66,7 +66,6 @@ __getattr__ = later(
     __name__,
     {
         "Blurring": "by_entry",
-        "Differences": "translate",
         "Dropped": "by_entry",
         "LearnedClock": "learned",
         "LogLinear": "chains",
@@ -77,9 +76,6 @@ __getattr__ = later(
         "Rescaled": "algebra",
         "Speeds": "by_entry",
         "Warped": "algebra",
-        "agree": "translate",
-        "differences": "translate",
         "noise_ladder": "ladder",
-        "translate": "translate",
     },
 )

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from structdiff.schedules.base import Schedule, check_one_level
+from structdiff.schedules.base import Schedule, check_fixed, check_one_level
 
 __all__ = ["Rescaled", "Warped"]
 
@@ -32,8 +32,8 @@ class Rescaled(Schedule):
         last: That at t = 1, smaller.
 
     Raises:
-        ValueError: If the ends are not in order, or the schedule's own are infinite, or it has
-            levels by entry.
+        ValueError: If the ends are not in order, or the schedule's own are infinite, or it is
+            learned or has levels by entry.
 
     Example:
         >>> from structdiff.schedules import Geometric
@@ -47,6 +47,7 @@ class Rescaled(Schedule):
             msg = f"last must be below first, both finite, got {last} and {first}"
             raise ValueError(msg)
         check_one_level(schedule)
+        check_fixed(schedule)
         ends = schedule(torch.tensor([0.0, 1.0], dtype=torch.float64)).clock.tolist()
         if not (math.isfinite(ends[0]) and math.isfinite(ends[1])):
             name = type(schedule).__name__
@@ -58,7 +59,8 @@ class Rescaled(Schedule):
     def _log_snr(self, t: Tensor) -> Tensor:
         clock = self.schedule.log_alpha(t) - self.schedule.log_sigma(t)
         share = (clock - self.ends[0]) / (self.ends[1] - self.ends[0])
-        return 2 * (self.span[0] + share * (self.span[1] - self.span[0]))
+        log_snr: Tensor = 2 * (self.span[0] + share * (self.span[1] - self.span[0]))
+        return log_snr
 
     def log_alpha(self, t: Tensor) -> Tensor:
         """Log sigmoid of the log-SNR, halved."""

@@ -15,7 +15,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CLEAN", "Level", "Schedule", "check_one_level"]
+__all__ = ["CLEAN", "Level", "Schedule", "check_fixed", "check_one_level"]
 
 CLEAN = -1.0
 """The time of clean data, before t = 0."""
@@ -158,4 +158,16 @@ def check_one_level(schedule: Schedule) -> None:
     if schedule.event:
         has = f"{type(schedule).__name__} has noise levels by entry {schedule.event}"
         msg = f"schedule must have one level, but {has}: change the schedule inside it"
+        raise ValueError(msg)
+
+
+def check_fixed(schedule: Schedule) -> None:
+    """Refuse a schedule that is learned where its ends are read once.
+
+    Raises:
+        ValueError: If a parameter of it has a gradient.
+    """
+    if any(weight.requires_grad for weight in schedule.parameters()):
+        has = f"{type(schedule).__name__} is learned and its ends would move"
+        msg = f"schedule must be fixed, but {has}: learn it first, then requires_grad_(False)"
         raise ValueError(msg)

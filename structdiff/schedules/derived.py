@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from structdiff.schedules.base import Schedule, check_one_level
+from structdiff.schedules.base import Schedule, check_fixed, check_one_level
 from structdiff.schedules.preserving import check_preserving, log_sigma_preserving
 
 __all__ = ["Exploding", "Shifted", "Standard", "ZeroTerminal", "size_shift"]
@@ -179,8 +179,8 @@ class ZeroTerminal(Schedule):
         first: Time of the first step, in [0, 1): 1 / T for a chain of T steps.
 
     Raises:
-        ValueError: If the schedule does not preserve the variance, has levels by entry or
-            alpha(1) = 0 already, or `first` is out of range.
+        ValueError: If the schedule does not preserve the variance, is learned, has levels by
+            entry or alpha(1) = 0 already, or `first` is out of range.
 
     Example:
         >>> from structdiff.schedules import Discrete
@@ -191,6 +191,7 @@ class ZeroTerminal(Schedule):
     def __init__(self, schedule: Schedule, first: float = 0.0) -> None:
         super().__init__()
         check_one_level(schedule)
+        check_fixed(schedule)
         check_preserving(schedule, "wrap it in Standard first")
         if not 0 <= first < 1:
             msg = f"first must be in [0, 1), got {first}"

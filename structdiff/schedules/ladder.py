@@ -43,7 +43,7 @@ class NoiseLadder(NamedTuple):
 def largest_distance(x: Tensor) -> float:
     """The largest Euclidean distance of two rows."""
     rows = x.reshape(len(x), -1).double()
-    return max(float(torch.cdist(part, rows).max()) for part in rows.split(_BLOCK))
+    return max(float(torch.cdist(part, rows).max()) for part in torch.split(rows, _BLOCK))
 
 
 def overlap_ratio(dimensions: int, overlap: float) -> float:

@@ -5,8 +5,9 @@ r"""A schedule that is learned: the clock as a monotone network of time.
 
 with s the sigmoid, variance preserving at any clock. The continuous bound knows of a schedule its
 two ends alone, so that the ends are learned by the bound, and m, which changes how much its draws
-vary, by their variance (`LearnedTimes` of the objectives). As it depends on the data what ends are
-worth, they may also be fixed.
+vary, by their variance (`LearnedTimes` of the objectives). The ends need the whole bound: the
+objective leaves out the prior's divergence and the reconstruction, without which ends that meet
+are the best. Who does not add these fixes the ends.
 
 References:
     Variational Diffusion Models (Kingma et al., 2021), section 5 and appendix H: their gamma is
@@ -35,7 +36,7 @@ class LearnedClock(Schedule):
         start: Clock at t = 0; half of VDM's 13.3 by default.
         end: Clock at t = 1, below the start; half of VDM's -5 by default.
         features: Number of sigmoids, at least 1.
-        fixed_ends: Whether the ends are not learned.
+        fixed_ends: Whether the ends are not learned; `ContinuousBound` alone would make them meet.
 
     Raises:
         ValueError: If `end` is not below `start`, both finite, or there are no features.

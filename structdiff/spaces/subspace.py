@@ -150,7 +150,7 @@ class Span(Subspace):
         wide = vectors.double().flatten(1)
         basis, triangle = torch.linalg.qr(wide.mT)
         size = triangle.diagonal().abs()
-        if len(wide) > wide.shape[1] or not bool((size > 1e-9 * wide.norm()).all()):
+        if len(wide) > wide.shape[1] or not bool((size > 1e-9 * wide.norm(dim=1)).all()):
             msg = f"vectors must be linearly independent, got {tuple(vectors.shape)} that are not"
             raise ValueError(msg)
         self.basis = basis

@@ -20,6 +20,7 @@ from structdiff import (
 )
 from structdiff.guidance import Guided, Rewarded
 from structdiff.guidance.ahead import LookAhead
+from structdiff.schedules.by_entry import Speeds
 from structdiff.spaces import Torus
 from structdiff.testing import ExactDenoiser, NormalDenoiser
 from tests.guidance.mixtures import Mixture, world
@@ -113,6 +114,19 @@ class Fixed:
 
     def times(self) -> Tensor:
         return self.grid
+
+
+def test_entries_have_levels_and_times_of_their_own():
+    """One entry is given; unit normals lose the cosine of the angle that a step turns."""
+    leaf = Gaussian(Speeds(Cosine(), torch.tensor([1.0, 2.0])), event=(2,))
+    denoiser = NormalDenoiser(leaf, torch.zeros(1, 2), torch.ones(1))
+    batch = points().with_given({"x": torch.tensor([True, False]).expand(5, 2)})
+    t = denoiser.process.bind(batch).times(torch.tensor(0.6))
+    found = LookAhead(denoiser, linear, 2)(batch, t)
+    angle = torch.acos(leaf.schedule.alpha(torch.tensor([[0.6], [0.4], [0.2]]))[:, 1])
+    free = torch.cos(angle[:-1] - angle[1:]).prod() * torch.cos(angle[-1])
+    expected = batch["x"] @ (SLOPE * torch.stack([torch.ones(()), free]))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_refusals():

@@ -16,12 +16,14 @@ from structdiff import (
     Flow,
     Gaussian,
     Generator,
+    Layout,
     Linear,
     Product,
     UniformTime,
     uniform,
 )
 from structdiff.guidance.augmented import Augmented
+from structdiff.spaces import ZeroCentre
 from structdiff.testing import ExactDenoiser, sort_records
 from tests.guidance.worlds import Counted
 
@@ -107,6 +109,20 @@ def test_noise_of_classes_is_that_of_the_level():
     augmented = Augmented(ExactDenoiser(process, many.select([0])), {"word": 0.6})
     share = float((augmented.augment(many, Generator(0))["word"] > 0).double().mean())
     assert abs(share - 0.4) < 4 * math.sqrt(0.24 / 5000)
+
+
+def test_noise_of_a_centred_leaf_that_is_given_already_has_no_centre():
+    process = Product({"x": Gaussian(Linear(), event=(2,), space=ZeroCentre())})
+    x = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, -2.0]])
+    batch = Batch({"x": x}, {"x": Layout.ragged([3])})
+    augmented = Augmented(ExactDenoiser(process, batch), {"x": 0.4})
+    free = augmented.augment(batch, Generator(0))
+    held = augmented.augment(
+        batch.with_given({"x": torch.ones(3, dtype=torch.bool)}), Generator(0)
+    )
+    assert (free["x"] - x).abs().max() > 0.1
+    torch.testing.assert_close(held["x"].mean(0), torch.zeros(2), atol=1e-12, rtol=0)
+    assert torch.equal(held["x"], free["x"])
 
 
 def test_what_does_not_fit_is_refused():

@@ -13,9 +13,11 @@ from structdiff import (
     DDPM,
     Batch,
     Cosine,
+    Counter,
     Denoising,
     Gaussian,
     Generator,
+    Linear,
     NetworkDenoiser,
     Product,
     UniformTime,
@@ -240,6 +242,25 @@ def test_a_shared_encoder_learns_data_and_classes():
     assert (torch.cdist(x, 3 * MEANS).argmin(1) == asked).double().mean() > 0.9
 
 
+def test_the_classifiers_records_have_noise_of_their_own():
+    """By address too, where two draws of one address are one."""
+    seen: list[Tensor] = []
+
+    def classify(batch: Batch, t: Any) -> Tensor:
+        seen.append(batch["x"] / Linear().sigma(t["x"])[:, None])
+        return torch.zeros(batch.samples)
+
+    class Remembering(NormalDenoiser):
+        def forward(self, batch, t, previous=None):
+            classify(batch, t)
+            return super().forward(batch, t, previous)
+
+    leaf = Gaussian(Linear(), event=(2,))
+    denoiser = Remembering(leaf, torch.zeros(1, 2), torch.ones(1))
+    Classified(Denoising(), classify, 1.0)(denoiser, Batch.of(torch.zeros(9, 2)), Counter(0))
+    assert (seen[0] - seen[1]).abs().min() > 1e-6
+
+
 def test_records_of_several_spaces_are_classified_at_one_time_each():
     """Classes and angles are noised beside, and dropped conditions teach nothing."""
     world, batch = mixed()
@@ -267,6 +288,11 @@ def test_what_does_not_fit_is_refused():
         Classifier(logits, "kind")(batch, t)
     with pytest.raises(ValueError, match=r"logits must return \(4, classes\), got \(4,\)"):
         Classifier(lambda batch, t: batch["x"][:, 0], "c")(batch, t)
+    many = batch.with_condition({"c": torch.zeros(4, 1, dtype=torch.long)})
+    with pytest.raises(ValueError, match=r"'c' must be a class a sample, an integer, got .*4, 1"):
+        Classifier(logits, "c")(many, t)
+    with pytest.raises(ValueError, match="got torch.float64"):
+        Classifier(logits, "c")(batch.with_condition({"c": torch.zeros(4)}), t)
     for weight in (-1.0, math.nan):
         with pytest.raises(ValueError, match="weight must be finite and at least 0"):
             Classified(Denoising(), Classifier(logits, "c"), weight)

@@ -131,6 +131,26 @@ def test_a_product_is_guided_in_every_space_at_once():
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
+def test_a_function_of_some_leaves_guides_those_alone():
+    """Of the classes of a mixed record: the other leaves have no slope."""
+    world, batch = mixed()
+    t = world.process.bind(batch).times(torch.tensor(0.6))
+
+    def many_ones(batch: Batch, t: Any) -> Tensor:
+        return batch.layouts["z"].sum(
+            (batch["z"] == 1).double().reshape(len(batch["z"]), -1).sum(1)
+        )
+
+    plain = unconditional(world)(batch, t)
+    guided = Guided(unconditional(world), many_ones, 1.0)(batch, t)
+    for name in ("x", "angle"):
+        assert torch.equal(guided[name].value, plain[name].value)
+    bound = world.process.bind(batch)["z"]
+    rates, before = (bound.rates(e["z"], batch["z"], t["z"]) for e in (guided, plain))
+    ones = batch["z"] == 1
+    torch.testing.assert_close(rates[~ones][..., 1], math.e * before[~ones][..., 1])
+
+
 def test_guided_denoisers_compose():
     """Functions add up; classifier-free guidance of a guided one keeps its differences."""
     world, batch = mixed()
@@ -272,6 +292,8 @@ def test_refusals():
     batch, t = Batch.of(torch.zeros(3, 2)), {"x": torch.tensor(0.5)}
     with pytest.raises(ValueError, match=r"log_prob must return one number a sample, \(3,\), got"):
         Guided(Mixture(), lambda batch, t: batch["x"], 1.0)(batch, t)
+    with pytest.raises(ValueError, match="log_prob has no gradient in the record: it is"):
+        Guided(Mixture(), lambda batch, t: torch.ones(3), 1.0)(batch, t)
     chain = Product({"x": Categorical(Flow(), uniform(2))})
     word = Batch.of(torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"log_prob must return one number a sample, \(4,\), got"):

@@ -102,6 +102,16 @@ def test_samples_whose_condition_is_absent_are_not_guided():
     assert (guided - plain).abs().min() > 1e-3
 
 
+def test_of_several_named_conditions_each_sample_has_its_own():
+    present = torch.tensor([True, False, True, False, True])
+    batch = labelled({"a": A, "b": B})
+    both, other = (ClassifierFree(Mixture(), w) for w in ({"a": 3.0, "b": 0.5}, {"b": 0.5}))
+    some = score(both, batch.with_present({"a": present}), 0.4)
+    assert torch.equal(some[present], score(both, batch, 0.4)[present])
+    expected = score(other, batch, 0.4)[~present]
+    torch.testing.assert_close(some[~present], expected, rtol=1e-12, atol=1e-12)
+
+
 CHAINS = {
     "uniform": uniform(4),
     "absorbing": absorbing(4),

@@ -109,6 +109,17 @@ def test_a_centre_stays_and_equal_entries_are_left_alone():
     assert torch.isfinite(found).all()
 
 
+def test_given_entries_stay():
+    batch, guided, _ = rows()
+    held = torch.rand(batch["x"].shape, generator=torch.Generator().manual_seed(0)) < 0.4
+    told = batch.with_given({"x": held})
+    t = {"x": torch.tensor(0.5)}
+    free, kept = (Rescaled(guided, 1.0)(one, t)["x"].value for one in (batch, told))
+    assert torch.equal(kept[held], guided(told, t)["x"].value[held])
+    assert torch.equal(kept[~held], free[~held])
+    assert not torch.allclose(kept[held], free[held])
+
+
 def test_refusals():
     guided = ClassifierFree(Mixture(), 2.0)
     for phi in (-0.1, 1.1, math.nan):

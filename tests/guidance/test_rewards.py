@@ -169,3 +169,5 @@ def test_refusals():
     batch, t = Batch.of(torch.zeros(3, 2)), {"x": torch.tensor(0.5)}
     with pytest.raises(ValueError, match=r"reward must return one number a sample, \(3,\), got"):
         Rewarded(Mixture(), lambda said, batch: said["x"].value, 1.0)(batch, t)
+    with pytest.raises(ValueError, match="reward has no gradient in the record: it is"):
+        Rewarded(Mixture(), lambda said, batch: said["x"].value.detach().sum(1), 1.0)(batch, t)

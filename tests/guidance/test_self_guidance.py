@@ -73,6 +73,11 @@ def test_centres_are_the_means_of_their_records():
     assert torch.equal(label, torch.cdist(x, clusters.centre).argmin(1))
 
 
+def test_a_centre_without_records_stays():
+    found = Clusters(torch.tensor([[0.0], [100.0]])).moved(torch.tensor([[0.0], [1.0]]))
+    assert torch.equal(found, torch.tensor([[0.5], [100.0]]))
+
+
 @pytest.mark.parametrize("w", [1.0, 2.0])
 def test_samples_guided_by_their_own_clusters_are_of_one_mode(w):
     """G04, G04a: mode purity of at least 90 %, with labels that nobody gave."""

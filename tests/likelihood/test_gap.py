@@ -131,6 +131,12 @@ def test_it_is_that_of_the_whole_record_in_every_space() -> None:
     exact = float((joint * torch.log(joint * 9)).sum())
     found = terminal_divergence(alone, pair, Generator(0), t=0.6, draws=1500)
     assert found.total == pytest.approx(exact, abs=5 * found.error)
+    # Beside a record of one row, of which there is no other: each size has a law of its own.
+    trio = Batch({"c": leaves["c"]}, {"c": layouts["c"]})
+    point = torch.tensor([0.6, 0.2, 0.2])
+    exact = (2 * exact + float((point * torch.log(point * 3)).sum())) / 3
+    found = terminal_divergence(alone, trio, Generator(0), t=0.6, draws=500)
+    assert found.total == pytest.approx(exact, abs=5 * found.error)
 
 
 def test_refusals() -> None:

@@ -10,6 +10,7 @@ from structdiff.likelihood import continuous_bound
 from structdiff.objectives import UniformClock
 from structdiff.schedules import Flow, Karras, Rescaled, Sigmoid, Warped
 from structdiff.schedules.by_entry import Speeds
+from structdiff.schedules.learned import LearnedClock
 from structdiff.testing import NormalDenoiser
 
 T = torch.linspace(0, 1, 41, dtype=torch.float64)
@@ -59,6 +60,8 @@ def test_refusals() -> None:
         Warped(Linear(), lambda t: 1 - t)
     with pytest.raises(ValueError, match="its ends are 0 and 0.5"):
         Warped(Linear(), lambda t: t / 2)
+    with pytest.raises(ValueError, match="LearnedClock is learned and its ends would move"):
+        Rescaled(LearnedClock(), 5.0, -5.0)
     by_entry = Speeds(Linear(), torch.tensor([1.0, 2.0]))
     for make in (lambda: Rescaled(by_entry, 5.0, -5.0), lambda: Warped(by_entry, torch.square)):
         with pytest.raises(ValueError, match=r"Speeds has noise levels by entry \(2,\)"):

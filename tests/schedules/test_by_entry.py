@@ -295,6 +295,20 @@ def test_dropped_entries_cost_nothing_and_return() -> None:
     assert float((early / full - 1).abs().max()) > 0.03  # leaving where data still matter
 
 
+def test_noise_after_the_end_keeps_the_schedules_deviation() -> None:
+    """From a time after an entry's end to a later one; an entry that stays is as ever."""
+    process = Gaussian(Dropped(Flow(), torch.tensor([1.0, 0.4])), event=(2,))
+    leaf = process.bind(Batch.of(torch.zeros(2, 2).double()))
+    times = torch.tensor([0.5, 0.9]).double()
+    level = process.schedule(times[:, None])
+    x_s = torch.tensor([0.3, -0.7]).double().expand(2, 2)
+    moved = leaf.corrupt(x_s, *times, Impulses())
+    kept, fresh = moved[0] / x_s[0], moved[1] - moved[0]
+    close(kept**2 * level.sigma[0] ** 2 + fresh**2, level.sigma[1] ** 2)
+    close(kept[0], (level.alpha[1] / level.alpha[0])[0])
+    assert torch.equal(leaf.corrupt(x_s, times[0], times[0], Impulses()), x_s)
+
+
 def test_a_pyramid_of_resolutions() -> None:
     """In wavelets only the means over blocks are left late."""
     basis = HaarBasis(2, (0, 1))

@@ -28,6 +28,7 @@ from structdiff.schedules import (
     size_shift,
 )
 from structdiff.schedules.by_entry import Speeds
+from structdiff.schedules.learned import LearnedClock
 from structdiff.testing import NormalDenoiser, Silent, walk
 
 ALL = [Linear(), Cosine(), Flow(), SubVP(), Karras(), Geometric(), Discrete.ddpm(), SimpleLinear()]
@@ -149,6 +150,16 @@ def test_zero_terminal_removes_the_bias_of_the_mean(schedule: Schedule, first: f
 BY_ENTRY = Speeds(Linear(), torch.tensor([1.0, 2.0]))
 
 
+def test_standard_keeps_levels_by_entry_and_the_clock_that_networks_see() -> None:
+    """Entries have their own level, networks that of the schedule inside."""
+    t = torch.tensor([0.2, 0.7]).double()
+    standard = Gaussian(BY_ENTRY, event=(2,)).standard()
+    torch.testing.assert_close(standard.clock(t), Linear()(t).clock)
+    found, inner = (s(s.spread(t)).clock for s in (standard.schedule, BY_ENTRY))
+    assert found.shape == (2, 2)
+    torch.testing.assert_close(found, inner)
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [
@@ -159,6 +170,7 @@ BY_ENTRY = Speeds(Linear(), torch.tensor([1.0, 2.0]))
         (lambda: Exploding(BY_ENTRY), r"Speeds has noise levels by entry \(2,\)"),
         (lambda: Shifted(BY_ENTRY, 0.3), "change the schedule inside it"),
         (lambda: ZeroTerminal(BY_ENTRY), "schedule must have one level"),
+        (lambda: ZeroTerminal(LearnedClock()), "LearnedClock is learned and its ends would move"),
         (lambda: size_shift(0), "side and base must be positive, got 0 and 64.0"),
     ],
 )

@@ -93,6 +93,13 @@ def test_place_leaves_known_rows_where_others_fix_the_frame() -> None:
     assert torch.equal(placed[HELD], expected[HELD])
 
 
+def test_lengths_do_not_make_vectors_dependent() -> None:
+    space = Span(torch.tensor([[1e10, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    x = torch.tensor([[3.0, 4.0, 5.0]]).double()
+    expected = torch.tensor([[3.0, 4.0, 0.0]]).double()
+    torch.testing.assert_close(space.project(x, Layout.regular(1), None), expected)
+
+
 def test_span_projects_by_the_normal_equations() -> None:
     x = normal()
     v = VECTORS.double()
