@@ -18,7 +18,14 @@ from structdiff.objectives import ConditionDropout, Denoising, Objective
 from structdiff.processes import Markov, Process, Product
 from structdiff.random import Generator
 from structdiff.samplers import DDIM, DDPM, Sampler, Walk
-from structdiff.samplers.truncated import Init, Since, Truncated, check_leaves, initial
+from structdiff.samplers.truncated import (
+    Init,
+    Since,
+    Truncated,
+    check_classes,
+    check_leaves,
+    initial,
+)
 from structdiff.schedules import UniformTime
 
 __all__ = ["fit", "log_prob", "sample"]
@@ -169,7 +176,7 @@ def sample(
 
     Raises:
         ValueError: If a given leaf or condition has another shape or is not known, there are
-            a sampler and a guidance scale, or init and start do not go together.
+            a sampler and a guidance scale, or init goes neither with start nor with the sampler.
 
     Example:
         >>> from structdiff import Cosine, Gaussian
@@ -185,10 +192,13 @@ def sample(
     if sampler is not None and aware is not denoiser:
         msg = "guidance goes with the default sampler: make yours with ClassifierFree(denoiser, w)"
         raise ValueError(msg)
+    check_classes("given", {name: batch[name] for name in batch.given}, process)
     begin = None if init is None else _as_init(init, batch)
     _check_start(begin, start, sampler)
     if begin is not None and start == 0:
-        leaves: Mapping[str, Tensor] = initial(begin, batch, Generator(seed))
+        begun = initial(begin, batch, Generator(seed))
+        check_classes("init", begun, process)
+        leaves: Mapping[str, Tensor] = {name: x.clone() for name, x in begun.items()}
         return leaves["x"] if list(leaves) == ["x"] else dict(leaves)
     usual = DDPM if process.offers(Markov) else DDIM
     grid = UniformTime(steps)
@@ -283,6 +293,9 @@ def _check_start(init: Init | None, start: float | None, sampler: Walk | None) -
     if sampler is not None and start is not None:
         msg = "start goes with the default sampler: make yours with the grid Since(grid, start)"
         raise ValueError(msg)
+    if init is not None and isinstance(sampler, Sampler) and sampler.times[0] == 1:
+        msg = "init would be forgotten, since the sampler's grid begins at pure noise, t = 1"
+        raise ValueError(f"{msg}: make it with the grid Since(grid, start)")
     if init is None and start not in (None, 1):
         msg = f"start = {start} needs records to begin from: give init"
         raise ValueError(msg)

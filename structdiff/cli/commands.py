@@ -265,10 +265,13 @@ def tune(
 
     Args:
         run: Folder of the run; of manifolds, since chains on classes have no probability flow.
-        calls: Network calls of each walk.
+        calls: Network calls of each walk, from 2 on.
         pilots: Samples that are solved finely to choose by.
         seed: Start of their noise.
     """
+    if min(calls, default=0) < 2:
+        msg = f"--calls must be numbers from 2 on, got {list(calls)}: one leaves nothing to choose"
+        raise ValueError(msg)
     name = RunFolder(run).domain
     commands = load(name).commands
     if not hasattr(commands, "tune"):

@@ -13,7 +13,7 @@ the way has to be kept. So the gradient of the end in the start is found backwar
 in a memory that does not depend on how many steps there are, which makes optimising x_T for a loss
 of the sample affordable (DOODL).
 
-The step to clean data would forget the noise, so the walk ends at the grid's last positive time.
+A step to clean data would forget the noise, so the walk ends at the grid's last time with noise.
 
 References:
     EDICT: Exact Diffusion Inversion via Coupled Transformations (Wallace, Gokul and Naik, 2023),
@@ -31,6 +31,7 @@ from torch import Tensor
 
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
+from structdiff.processes import Gaussian
 from structdiff.random import Randomness
 from structdiff.samplers.ancestral import DDIM
 from structdiff.samplers.base import Carry, Estimates, Record, Walk
@@ -49,12 +50,12 @@ class Coupled(Walk):
 
     Arguments:
         denoiser: The denoiser; all its leaves must be Gaussian.
-        grid: Times of the steps; that to clean data is left out.
+        grid: Times of the steps; those without noise are left out.
         mixing: p, in (0, 1]; at 1 the two walks do not draw together and drift apart.
 
     Raises:
         ValueError: If the mixing is out of range, a leaf is not Gaussian, or the grid has no step
-            between two positive times.
+            between two times with noise.
 
     Example:
         >>> from structdiff import Cosine, Gaussian, Generator, UniformTime
@@ -73,9 +74,9 @@ class Coupled(Walk):
             raise ValueError(msg)
         check_linear(denoiser, "steps are taken back")
         self.sampler, self.mixing = DDIM(denoiser, grid), mixing
-        self.times = self.sampler.times[self.sampler.times >= 0]
+        self.times = noisy_times(denoiser, self.sampler.times)
         if len(self.times) < 2:
-            msg = f"the grid must have two positive times, got {self.times.tolist()}"
+            msg = f"the grid must have two times with noise, got {self.times.tolist()}"
             raise ValueError(msg)
 
     backwards: list[Any]
@@ -95,7 +96,7 @@ class Coupled(Walk):
 
     @property
     def steps(self) -> int:
-        """Steps between positive times."""
+        """Steps between times with noise."""
         return len(self.times) - 1
 
     def start(self) -> Carry:
@@ -136,14 +137,19 @@ class Coupled(Walk):
         x = self.moved(x, y, i, step)
         return (y, x) if i % 2 else (x, y)
 
+    def hold(self, x: Record) -> dict[str, Tensor]:
+        """x with the given entries in their place."""
+        process: Any = self.sampler.process
+        return {name: process[name].hold(value) for name, value in x.items()}
+
     @torch.no_grad()
     def ends(self, x: Record) -> Pair:
         """Both states at the end of the walk from x.
 
         Arguments:
-            x: The state at the first time.
+            x: The state at the first time; given entries stay, whatever it says of them.
         """
-        first, second = dict(x), dict(x)
+        first = second = self.hold(x)
         for i in range(self.steps):
             first, second = self.forth(first, second, i)
         return first, second
@@ -156,7 +162,7 @@ class Coupled(Walk):
             x: The one state.
             y: The other; x itself by default, as for data that no walk has led to.
         """
-        first, second = dict(x), dict(x if y is None else y)
+        first, second = self.hold(x), self.hold(x if y is None else y)
         for i in reversed(range(self.steps)):
             first, second = self.back(first, second, i)
         return first, second
@@ -169,6 +175,16 @@ class Coupled(Walk):
         """
         ends = _Walked.apply(self, tuple(x), *x.values())  # type: ignore[no-untyped-call]
         return dict(zip(x, ends, strict=True))
+
+
+def noisy_times(denoiser: Denoiser, times: Tensor) -> Tensor:
+    """The first times, up to one at which some entry of some leaf has no noise."""
+    process: Any = denoiser.process
+    for name in process.offering(Gaussian):
+        schedule = process[name].schedule
+        noisy = (schedule.sigma(schedule.spread(times)) > 0).reshape(len(times), -1).all(1)
+        times = times[noisy.cumprod(0).bool()]
+    return times
 
 
 def _mixed(x: dict[str, Tensor], y: dict[str, Tensor], share: float) -> dict[str, Tensor]:
@@ -196,7 +212,9 @@ class _Walked(torch.autograd.Function):
             with torch.no_grad():
                 x, y = ctx.walk.back(x, y, i)
             slopes = _pulled_back(ctx.walk, x, y, i, slopes)
-        return None, None, *(a + b for a, b in zip(slopes[:n], slopes[n:], strict=True))
+        process: Any = ctx.walk.sampler.process
+        both = zip(ctx.names, slopes[:n], slopes[n:], strict=True)
+        return None, None, *(process[name].free(a + b) for name, a, b in both)
 
 
 def _pulled_back(

@@ -17,6 +17,8 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,9 +26,9 @@ from structdiff.batch import Batch
 from structdiff.layout import Layout
 from structdiff.processes import Flowing
 from structdiff.processes.leaf import sum_event
-from structdiff.random import Generator
 from structdiff.samplers.base import Sampler
-from structdiff.samplers.truncated import Truncated
+from structdiff.samplers.recorded import NoNoise
+from structdiff.samplers.truncated import Truncated, check_sampler
 from structdiff.schedules import Grid
 
 __all__ = ["Rising", "encode", "slerp"]
@@ -53,6 +55,23 @@ class Rising(Grid):
         return t[t >= 0].flip(0)
 
 
+class Undrawn(NoNoise):
+    """A source from which a walk that is to be walked back must not draw."""
+
+    def normal(
+        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+    ) -> Tensor:
+        """Refused.
+
+        Raises:
+            ValueError: Always.
+        """
+        msg = "the sampler draws fresh noise, which has no way back: encode by DDIM, Heun or"
+        raise ValueError(f"{msg} Multistep, or use record")
+
+    uniform = normal
+
+
 def encode(sampler: Sampler, batch: Batch) -> Batch:
     """The noise that the probability flow leads data to; given entries stay.
 
@@ -63,7 +82,7 @@ def encode(sampler: Sampler, batch: Batch) -> Batch:
         batch: The data.
 
     Raises:
-        ValueError: If the sampler has fresh noise, its times fall or are clean, or a leaf is on
+        ValueError: If the sampler draws fresh noise, its times fall or are clean, or a leaf is on
             classes, where no flow leads to noise.
 
     Example:
@@ -74,6 +93,7 @@ def encode(sampler: Sampler, batch: Batch) -> Batch:
         >>> encode(DDIM(denoiser, Rising(UniformTime(50))), data)["x"].round(decimals=3)
         tensor([-1.,  0.,  2.])
     """
+    check_sampler(sampler)
     times = sampler.times
     if sampler.eta > 0:
         msg = f"the sampler must have eta 0 to encode, got {sampler.eta}: fresh noise has no way"
@@ -85,7 +105,7 @@ def encode(sampler: Sampler, batch: Batch) -> Batch:
         name = type(sampler.denoiser.process).__name__
         msg = f"{name} has no probability flow (a leaf on classes?): nothing leads to its noise"
         raise ValueError(msg)
-    return Truncated(sampler, batch.leaves, noisy=True).sample(batch, Generator(0))
+    return Truncated(sampler, batch.leaves, noisy=True).sample(batch, Undrawn())
 
 
 def slerp(a: Tensor, b: Tensor, weight: float, layout: Layout | None = None) -> Tensor:
@@ -100,10 +120,16 @@ def slerp(a: Tensor, b: Tensor, weight: float, layout: Layout | None = None) -> 
         weight: The share of the arc, 0 at a and 1 at b.
         layout: Which rows belong together; one row a sample by default.
 
+    Raises:
+        ValueError: If the shapes differ.
+
     Example:
         >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5)
         tensor([[0.7071, 0.7071]])
     """
+    if a.shape != b.shape:
+        msg = f"a and b must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}"
+        raise ValueError(msg)
     rows = layout or Layout.regular(len(a), a.device)
 
     def total(x: Tensor) -> Tensor:

@@ -38,14 +38,22 @@ Reader: TypeAlias = Callable[[Batch, Mapping[str, Tensor]], Mapping[str, Tensor]
 """Noisy leaves and their times to the times that samples seem to be of, `(samples,)` by leaf."""
 
 
+SAME = 1e-9
+"""Share of a variance by which another time must be nearer to be taken."""
+
+
 class OwnTime(Denoiser):
     """Another denoiser, asked at the time that each sample seems to be of.
 
-    Given entries stay clean; leaves that the reader does not name keep their times.
+    Given entries stay clean; leaves that the reader does not name keep their times. Times that it
+    reads outside [0, 1] are taken at the ends.
 
     Arguments:
         denoiser: Any denoiser that takes times of rows.
         reader: What reads the times, see `Reader`.
+
+    Raises:
+        ValueError: On a call, if what was read is not one time a sample, by names of leaves.
 
     Example:
         >>> from structdiff import Flow, Gaussian
@@ -67,7 +75,11 @@ class OwnTime(Denoiser):
         """The denoiser's estimates at the times that were read."""
         moved = dict(t)
         for name, read in self.reader(batch, t).items():
-            rows = batch.layouts[name].spread(read).to(t[name].dtype)
+            if name not in batch.leaves or read.shape != (batch.samples,):
+                has = f"the reader gives leaf {name!r} times of shape {tuple(read.shape)}"
+                must = f"one for each of {batch.samples} samples, of leaves {sorted(batch.leaves)}"
+                raise ValueError(f"{has}: it must give {must}")
+            rows = batch.layouts[name].spread(read.clamp(0, 1)).to(t[name].dtype)
             moved[name] = torch.where(t[name] < 0, t[name], expand(rows, t[name]))
         estimates: Mapping[str, Estimate] = self.denoiser(batch, moved, previous)
         return estimates
@@ -78,18 +90,18 @@ class MatchedVariance:
 
     The variance of d independent entries is known to a share of sqrt(2 / d): this is for samples
     of many entries, and for data with one variance. Where the variance does not change in t it
-    says nothing, and the times stay.
+    says nothing, and the times stay. Given entries do not count.
 
     Arguments:
         name: The leaf, on R^n.
-        schedule: Its schedule.
+        schedule: Its schedule, with one noise level for all entries of a row.
         deviation: Standard deviation of the entries of a clean sample, at least 0.
         width: How far from t the times may be, positive.
         candidates: Times that are tried on each side, at least 1.
         until: Times up to this one stay: near the data the noise is too little to be read.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, or the schedule has noise levels by entry.
 
     Example:
         >>> from structdiff.schedules import Geometric
@@ -119,6 +131,9 @@ class MatchedVariance:
         if not 0 <= until <= 1:
             msg = f"until must be in [0, 1], got {until}"
             raise ValueError(msg)
+        if schedule.event:
+            has = f"schedule {type(schedule).__name__} has noise levels by entry {schedule.event}"
+            raise ValueError(f"{has}: the variance of a sample reads one level, give a scalar one")
         self.name, self.schedule, self.deviation = name, schedule, deviation
         self.width, self.candidates, self.until = width, candidates, until
 
@@ -135,7 +150,10 @@ class MatchedVariance:
         near = (now[:, None] + self.shifts(x.device)).clamp(0, 1)
         level = self.schedule(near)
         expected = (level.alpha * self.deviation) ** 2 + level.sigma**2
-        gap = (expected - sample_variance(x, layout)[:, None]).abs()
+        noisy = expand(t[self.name] >= 0, x)
+        gap = (expected - sample_variance(x, layout, noisy)[:, None]).abs()
+        # Rounding must not choose among times of one variance.
+        gap[:, 1:] += SAME * expected[:, 1:]
         read = near.gather(1, gap.argmin(1, keepdim=True)).squeeze(1)
         return {self.name: torch.where(now > self.until, read, now)}
 
@@ -149,8 +167,17 @@ def sample_times(t: Tensor, layout: Layout) -> Tensor:
     return clean.scatter_reduce(0, layout.sample, rows, "amax")
 
 
-def sample_variance(x: Tensor, layout: Layout) -> Tensor:
-    """The variance of the entries of each sample, `(samples,)`, float64."""
+def sample_variance(x: Tensor, layout: Layout, noisy: Tensor) -> Tensor:
+    """The variance of the noisy entries of each sample, `(samples,)`, float64.
+
+    Arguments:
+        x: Entries, `(rows, *event)`.
+        layout: Which sample each row belongs to.
+        noisy: Which of them count, broadcast against x.
+    """
     entries = x.double().unsqueeze(-1).flatten(1)
-    mean = layout.mean(entries.mean(1))
-    return layout.mean((entries - layout.spread(mean)[:, None]).square().mean(1))
+    counted = noisy.expand_as(x).to(entries).reshape(entries.shape)
+    count = layout.sum(counted.sum(1)).clamp(min=1)
+    mean = layout.sum((counted * entries).sum(1)) / count
+    squares = counted * (entries - layout.spread(mean)[:, None]).square()
+    return layout.sum(squares.sum(1)) / count

@@ -30,6 +30,7 @@ from structdiff.layout import Layout
 from structdiff.processes import Conditional, Flowing
 from structdiff.random import Randomness
 from structdiff.samplers.base import Carry, Record, Sampler, Walk
+from structdiff.samplers.truncated import check_sampler
 
 __all__ = ["NoNoise", "Recording", "Replayed", "record"]
 
@@ -96,6 +97,7 @@ class Recording:
 
 def check_recordable(sampler: Sampler) -> None:
     """Refuse a process whose steps are not a mean and noise."""
+    check_sampler(sampler)
     process = sampler.denoiser.process
     if not (process.offers(Flowing) and process.offers(Conditional)):
         name = type(process).__name__
@@ -178,8 +180,16 @@ class Replayed(Walk):
         Arguments:
             batch: Gives layouts, conditions, and the values of given entries.
             random: Not used.
+
+        Raises:
+            ValueError: If the batch has other leaves or rows than the recording.
         """
         del random
+        has = {name: tuple(x.shape) for name, x in self.recording.x.items()}
+        asked = {name: tuple(x.shape) for name, x in batch.leaves.items()}
+        if has != asked:
+            msg = f"the recording has leaves of the shapes {has}, the batch {asked}"
+            raise ValueError(f"{msg}: take a batch like that of the recording")
         bound = object.__new__(type(self))
         bound.__dict__.update(self.__dict__)
         bound.sampler = self.sampler.bind(batch, NoNoise())
@@ -191,8 +201,9 @@ class Replayed(Walk):
         return self.sampler.steps
 
     def start(self) -> Carry:
-        """The recorded state."""
-        return Carry(self.sampler.batch.with_leaves(self.recording.x).leaves)
+        """The recorded state, with the given entries of the batch."""
+        process: Any = self.sampler.process
+        return Carry({name: process[name].hold(x) for name, x in self.recording.x.items()})
 
     def step(self, carry: Carry, i: int) -> Carry:
         """The mean of step i, and what was missing."""

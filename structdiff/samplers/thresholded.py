@@ -26,6 +26,7 @@ from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
 from structdiff.layout import Layout
 from structdiff.processes import Estimate, Gaussian
+from structdiff.spaces import Whole
 
 __all__ = ["Thresholded"]
 
@@ -41,7 +42,7 @@ class Thresholded(Denoiser):
             in as a whole.
 
     Raises:
-        ValueError: If a number is out of range or a leaf is not Gaussian.
+        ValueError: If a number is out of range, or a leaf is not Gaussian or in a subspace.
 
     Example:
         >>> from structdiff import Flow
@@ -65,6 +66,10 @@ class Thresholded(Denoiser):
             has = f"bounds names {sorted(bounds)}"
             msg = f"{has}, the Gaussian leaves are {sorted(process.offering(Gaussian))}"
             raise ValueError(msg)
+        bent = sorted(name for name in bounds if not isinstance(process[name].space, Whole))
+        if bent:
+            msg = f"bounds names the leaves {bent}, which cutting takes out of their subspace"
+            raise ValueError(f"{msg}: leave them out")
         if not all(0 < bound < float("inf") for bound in bounds.values()):
             msg = f"bounds must be positive and finite, got {dict(bounds)}"
             raise ValueError(msg)

@@ -24,19 +24,28 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from structdiff.batch import Batch
+from structdiff.processes import Finite
 from structdiff.processes.leaf import expand
 from structdiff.random import Randomness
-from structdiff.samplers.base import Carry, Sampler
+from structdiff.samplers.base import Carry, Sampler, Walk
 from structdiff.samplers.wrapped import Wrapped
 from structdiff.schedules import Grid
 
-__all__ = ["Init", "Since", "Truncated", "check_leaves", "initial"]
+__all__ = [
+    "Init",
+    "Since",
+    "Truncated",
+    "check_classes",
+    "check_leaves",
+    "check_sampler",
+    "initial",
+]
 
 Leaves: TypeAlias = Mapping[str, Tensor]
 
@@ -86,8 +95,9 @@ class Truncated(Wrapped):
         noisy: Whether they are of the sampler's first time already, and not clean.
 
     Raises:
-        ValueError: If the records have other leaves than the process or hold a NaN; on a call,
-            if their shapes are not those of the batch.
+        ValueError: If the sampler is what walks around one, init is neither leaves nor what draws
+            them, or the records have other leaves than the process or are not finite; on a call,
+            if a generator's are so, their shapes are not the batch's, or a number is no class.
 
     Example:
         >>> from structdiff import DDIM, Cosine, Gaussian, Generator, UniformTime
@@ -101,7 +111,11 @@ class Truncated(Wrapped):
     """
 
     def __init__(self, sampler: Sampler, init: Init, *, noisy: bool = False) -> None:
+        check_sampler(sampler)
         super().__init__(sampler)
+        if not isinstance(init, Mapping) and not callable(init):
+            has = f"init must be leaves by name, or what draws them, got {type(init).__name__}"
+            raise ValueError(f"{has}: give {{'x': ...}}, or the leaves of a batch")
         if isinstance(init, Mapping):
             check_leaves(init, sampler.denoiser.process.empty(1))
         self.init, self.noisy = init, noisy
@@ -113,6 +127,7 @@ class Truncated(Wrapped):
         if self.first == 1 and not self.noisy:
             return sampler.start()
         x = initial(self.init, sampler.batch, self.beside(0))
+        check_classes("init", x, sampler.process, noisy=self.noisy)
         if not self.noisy:
             x = sampler.process.diffuse(x, sampler.leaf_times[0], self.beside(1))
         return Carry(x)
@@ -122,15 +137,33 @@ class Truncated(Wrapped):
         return self.sampler.step(carry, i)
 
 
+def check_sampler(sampler: Walk) -> None:
+    """Refuse what walks around a sampler."""
+    if not isinstance(sampler, Sampler):
+        name = type(sampler).__name__
+        msg = f"the sampler must be a Sampler, not what walks around one, got {name}"
+        raise ValueError(msg)
+
+
 def check_leaves(init: Leaves, like: Leaves) -> None:
-    """Refuse leaves of other names than the process has, and such with a NaN."""
+    """Refuse leaves of other names than the process has, and such that are not finite."""
     if init.keys() != like.keys():
         msg = f"init has the leaves {sorted(init)}, the process {sorted(like)}: give them all"
         raise ValueError(msg)
-    broken = sorted(n for n, x in init.items() if x.is_floating_point() and x.isnan().any())
+    broken = sorted(name for name, x in init.items() if not x.isfinite().all())
     if broken:
-        msg = f"init of the leaves {broken} has a NaN: give finite numbers"
+        msg = f"init of the leaves {broken} has a NaN or an infinity: give finite numbers"
         raise ValueError(msg)
+
+
+def check_classes(title: str, leaves: Leaves, process: Any, *, noisy: bool = False) -> None:
+    """Refuse numbers of leaves on classes that are no class (or symbol, where they are noisy)."""
+    for name in process.offering(Finite):
+        x, leaf = leaves.get(name), process[name]
+        count = leaf.symbols if noisy else leaf.classes
+        if x is not None and bool(((x < 0) | (x >= count)).any()):
+            has = f"{title} of leaf {name!r} has numbers from {int(x.min())} to {int(x.max())}"
+            raise ValueError(f"{has}: they must be classes, 0 to {count - 1}")
 
 
 def initial(init: Init, batch: Batch, random: Randomness) -> dict[str, Tensor]:
@@ -142,12 +175,13 @@ def initial(init: Init, batch: Batch, random: Randomness) -> dict[str, Tensor]:
         random: Where a generator's noise comes from.
 
     Raises:
-        ValueError: If names or shapes differ.
+        ValueError: If names or shapes differ, or a number is not finite.
     """
     leaves = init if isinstance(init, Mapping) else init(batch, random)
-    if leaves.keys() != batch.leaves.keys():
-        msg = f"init has the leaves {sorted(leaves)}, the batch {sorted(batch.leaves)}"
-        raise ValueError(msg)
+    if not isinstance(leaves, Mapping):
+        msg = f"init(batch, random) must return leaves by name, got {type(leaves).__name__}"
+        raise ValueError(f"{msg}: return {{'x': ...}}")
+    check_leaves(leaves, batch.leaves)
     return {name: _placed(name, x, batch) for name, x in leaves.items()}
 
 

@@ -225,6 +225,13 @@ def test_a_model_with_classes_cannot_be_tuned(say, trained):
     assert not (trained / "tuned").exists()
 
 
+@pytest.mark.parametrize("calls", [[], [20, 1]], ids=["none", "one"])
+def test_walks_of_no_or_one_call_are_refused_before_any_is_tuned(say, calls):
+    status, said, error = say("tune", "nowhere", "--calls", *calls)
+    assert status != 0 and not said
+    assert f"--calls must be numbers from 2 on, got {calls}" in error
+
+
 def test_inspect_of_a_stopped_run_says_how_to_go_on(say, copied):
     (copied / "ema.safetensors").unlink()
     status, output, _ = say("inspect", copied)

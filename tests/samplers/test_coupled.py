@@ -64,6 +64,14 @@ def test_it_is_walked_back_exactly(steps):
         assert float((state["x"] - data).abs().max()) < 1e-5
 
 
+def test_it_ends_where_the_last_noise_is():
+    """At t = 0 sigma is zero: from there nothing leads back."""
+    x = torch.linspace(-2, 2, 9)
+    walk = bound(UniformTime(11, end=0.0), x)
+    assert walk.times.tolist() == UniformTime(11, end=0.0).times()[:-2].tolist()
+    torch.testing.assert_close(walk.inverse(*walk.ends({"x": x}))[0]["x"], x)
+
+
 def test_without_coupling_ddim_does_not_come_back():
     """The measure can fail: DDIM up and down with as many steps is off by far more."""
     from structdiff.samplers.encoding import Rising, encode
@@ -145,6 +153,21 @@ def test_gradients_are_those_of_autograd():
     assert float(found[1][0]) == 0
 
 
+def test_given_entries_are_those_of_the_batch_whatever_the_noise_says():
+    mean, std = torch.tensor([[-1.0, 1.0], [1.0, -1.0]]), torch.tensor([0.3, 0.3])
+    denoiser = NormalDenoiser(Gaussian(Linear(), event=(2,)), mean, std)
+    held = torch.tensor([[True, False], [True, False]])
+    batch = Batch.of(torch.tensor([[-1.0, 0.0], [1.0, 0.0]])).with_given({"x": held})
+    walk = Coupled(denoiser, UniformTime(6)).bind(batch, Silent())
+    placed = torch.tensor([[-1.0, 0.7], [1.0, 0.7]])
+    other = torch.where(held, 9.0, placed).requires_grad_()
+    end = walk.decode({"x": other})["x"]
+    assert torch.equal(end, walk.ends({"x": placed})[0]["x"])
+    assert end[0, 1] > 0 > end[1, 1]
+    (slope,) = torch.autograd.grad(end.sum(), [other])
+    assert (slope[held] == 0).all() and (slope[~held] != 0).all()
+
+
 def test_memory_does_not_depend_on_the_number_of_steps():
     """What the graph keeps: two states, whatever the steps; the plain graph keeps more by each."""
 
@@ -194,7 +217,7 @@ def test_samples_do_not_depend_on_batch_mates_and_calls_are_counted():
 def test_refusals():
     with pytest.raises(ValueError, match=r"mixing must be in \(0, 1\], got 0"):
         Coupled(mixture(), UniformTime(3), mixing=0.0)
-    with pytest.raises(ValueError, match="two positive times"):
+    with pytest.raises(ValueError, match="two times with noise"):
         Coupled(mixture(), UniformTime(1))
     for leaf in (Brownian(Geometric(0.1, 3.0), Torus(2)), Categorical(Flow(), absorbing(2))):
         process = Product({"y": leaf})

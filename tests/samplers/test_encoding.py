@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from structdiff import (
     Batch,
     Brownian,
     Categorical,
+    Churn,
     Flow,
     Gaussian,
     Generator,
@@ -30,8 +32,10 @@ from structdiff import (
 from structdiff.geodesic_ode import integrate
 from structdiff.samplers.adaptive import Adaptive
 from structdiff.samplers.encoding import Rising, encode, slerp
+from structdiff.samplers.langevin import AnnealedLangevin
 from structdiff.samplers.recorded import NoNoise, Replayed, record
 from structdiff.samplers.singlestep import Singlestep
+from structdiff.samplers.trajectory import Trajectory
 from structdiff.samplers.truncated import Truncated
 from structdiff.schedules import Grid
 from structdiff.spaces import SO3, Torus, ZeroCentre
@@ -162,6 +166,14 @@ def test_what_cannot_be_encoded_is_refused():
     classes = Batch.of(torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="no probability flow"):
         encode(DDIM(ExactDenoiser(process, classes), Rising(UniformTime(4))), classes)
+    for sampler in (
+        Churn(normal(), Rising(UniformTime(4)), Linear(), churn=4.0),
+        AnnealedLangevin(normal(), Rising(UniformTime(4)), rounds=1, snr=0.1),
+    ):
+        with pytest.raises(ValueError, match="draws fresh noise, which has no way back"):
+            encode(sampler, data)
+    with pytest.raises(ValueError, match=r"a and b must have one shape, got \(3, 2\) and \(2,\)"):
+        slerp(torch.ones(3, 2), torch.ones(2), 0.5)
 
 
 def test_slerp_keeps_lengths_angles_and_ends():
@@ -226,6 +238,37 @@ def test_recorded_noise_of_several_spaces():
     torch.testing.assert_close(alone.missing[3]["turn"], recording.missing[3]["turn"][1:])
 
 
+def test_recorded_noise_is_replayed_beside_the_given_entries_of_the_batch():
+    mean, std = torch.tensor([[-1.0, 1.0], [1.0, -1.0]]), torch.tensor([0.3, 0.3])
+    denoiser = NormalDenoiser(Gaussian(Linear(), event=(2,)), mean, std)
+    sampler, held = DDPM(denoiser, UniformTime(10)), torch.tensor([[True, False]])
+    data = Batch.of(mean[:1]).with_given({"x": held})
+    recording = record(sampler, data, Generator(0))
+    other = data.with_leaves({"x": torch.tensor([[1.0, 0.0]])})
+    placed = {"x": torch.where(held, other["x"], recording.x["x"])}
+    expected = Replayed(sampler, replace(recording, x=placed)).sample(other, Generator(1))
+    found = Replayed(sampler, recording).sample(other, Generator(1))
+    assert torch.equal(found["x"], expected["x"])
+    assert float(found["x"][0, 0]) == 1
+    # Given in the batch alone: what was missing there is left out.
+    free = record(sampler, Batch.of(mean[:1]), Generator(0))
+    states = Trajectory(other)
+    Replayed(sampler, free).sample(other, Generator(1), states)
+    assert {float(state["x"][0, 0]) for state in states.states} == {1.0}
+
+
+def test_the_recorded_walk_is_one_through_the_data():
+    """Data far from where the model would lead: every state is a draw of q(x_t | x_0)."""
+    schedule, data = Linear(), Batch.of(torch.full((4000,), 4.0))
+    sampler, states = DDPM(normal(), UniformTime(10)), Trajectory(data)
+    Replayed(sampler, record(sampler, data, Generator(0))).sample(data, Generator(1), states)
+    level = schedule(sampler.times)
+    for i in (3, 6, 9):
+        z = (states.states[i - 1]["x"] - level.alpha[i] * 4) / level.sigma[i]
+        assert abs(float(z.mean())) < 5 / 4000**0.5
+        assert abs(float(z.std()) - 1) < 5 / 8000**0.5
+
+
 def test_of_one_data_point_the_missing_is_the_noise_itself():
     """The estimate is exact: r is sigma z of the step with the z that was drawn."""
     schedule, point = Linear(), torch.tensor([0.7])
@@ -270,5 +313,8 @@ def test_what_cannot_be_recorded_is_refused():
         match = f"the recording has a grid of 4 steps, the sampler another of {grid.steps}"
         with pytest.raises(ValueError, match=match):
             Replayed(DDPM(normal(), grid), recording)
+    other = Batch.of(torch.zeros(3))
+    with pytest.raises(ValueError, match=r"shapes \{'x': \(2,\)\}, the batch \{'x': \(3,\)\}"):
+        Replayed(DDPM(normal(), UniformTime(4)), recording).sample(other, Generator(0))
     with pytest.raises(ValueError, match="uniform numbers has no noise"):
         NoNoise().uniform((1,), torch.float64, "cpu")

@@ -16,12 +16,14 @@ from structdiff import (
     Geometric,
     Heun,
     Layout,
+    Linear,
     Multistep,
     Product,
     UniformLogSNR,
     UniformTime,
 )
 from structdiff.samplers.own_time import MatchedVariance, OwnTime, sample_variance
+from structdiff.schedules.by_entry import Speeds
 from structdiff.testing import ExactDenoiser, NormalDenoiser
 
 SCHEDULE = Geometric(0.01, 100.0)
@@ -142,7 +144,7 @@ def test_given_entries_ragged_rows_and_other_leaves():
     schedule = Geometric(0.01, 100.0)
     process = Product({"x": Gaussian(schedule, event=(2,)), "y": Gaussian(schedule)})
     layouts = {"x": Layout.ragged([1, 3]), "y": Layout.regular(2)}
-    x = torch.tensor([[1.0, -1.0], [8.0, -8.0], [8.0, -8.0], [8.0, -8.0]])
+    x = torch.tensor([[1.0, -1.0], [8.0, -8.0], [8.0, -8.0], [30.0, 50.0]])
     data = Batch({"x": x, "y": torch.zeros(2)}, layouts)
     held = torch.tensor([False, False, False, True])
     batch = data.with_given({"x": held})
@@ -156,9 +158,30 @@ def test_given_entries_ragged_rows_and_other_leaves():
     assert seen["x"].tolist() == pytest.approx([0.4, expected, expected, -1.0], abs=2e-3)
     assert seen["y"] is times["y"]
     torch.testing.assert_close(
-        sample_variance(x, layouts["x"]),
-        torch.stack([x[:1].double().var(correction=0), x[1:].double().var(correction=0)]),
+        sample_variance(x, layouts["x"], ~held[:, None]),
+        torch.stack([x[:1].double().var(correction=0), x[1:3].double().var(correction=0)]),
     )
+
+
+@pytest.mark.parametrize("schedule", [Cosine(), Linear()], ids=lambda s: type(s).__name__)
+def test_a_variance_that_does_not_change_moves_no_time(schedule):
+    """Data of variance one under alpha^2 + sigma^2 = 1, to rounding."""
+    read = MatchedVariance("x", schedule, 1.0, width=0.1)
+    noisy = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor(0.5, dtype=torch.float64)
+    assert read(Batch.of(noisy), {"x": t})["x"].tolist() == [0.5] * 6
+
+
+def test_times_outside_the_range_are_taken_at_its_ends():
+    denoiser, batch = exact(Cosine(), 2), Batch.of(torch.ones(2, 2))
+    t = {"x": torch.tensor(0.5)}
+    read = torch.tensor([-0.3, 1.4])
+    found = OwnTime(denoiser, lambda b, t: {"x": read})(batch, t)["x"].value
+    ends = denoiser(batch, {"x": torch.tensor([0.0, 1.0])})["x"].value
+    assert torch.equal(found, ends)
+    for said in ({"x": torch.zeros(3)}, {"y": torch.zeros(2)}):
+        with pytest.raises(ValueError, match=r"it must give one for each of 2 samples.*\['x'\]"):
+            OwnTime(denoiser, lambda b, t, said=said: said)(batch, t)
 
 
 def test_refusals():
@@ -168,3 +191,5 @@ def test_refusals():
         MatchedVariance("x", SCHEDULE, 1.0, width=0.0)
     with pytest.raises(ValueError, match=r"until must be in \[0, 1\], got 2"):
         MatchedVariance("x", SCHEDULE, 1.0, until=2.0)
+    with pytest.raises(ValueError, match=r"Speeds has noise levels by entry \(2,\)"):
+        MatchedVariance("x", Speeds(Linear(), torch.tensor([1.0, 2.0])), 1.0)

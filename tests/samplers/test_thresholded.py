@@ -20,7 +20,7 @@ from structdiff import (
 from structdiff.denoiser import Denoiser
 from structdiff.processes import Estimate
 from structdiff.samplers.thresholded import Thresholded, quantile
-from structdiff.spaces import Torus
+from structdiff.spaces import Torus, ZeroCentre
 from structdiff.testing import ExactDenoiser, NormalDenoiser
 
 
@@ -114,3 +114,7 @@ def test_refusals():
     turns = ExactDenoiser(process, Batch.of(process.empty(2)))
     with pytest.raises(ValueError, match=r"the Gaussian leaves are \[\]"):
         Thresholded(turns, {"angle": 1.0})
+    process = Product({"x": Gaussian(Flow(), event=(2,), space=ZeroCentre())})
+    pair = Batch({"x": torch.tensor([[1.0, 0.0], [-1.0, 0.0]])}, {"x": Layout.ragged([2])})
+    with pytest.raises(ValueError, match=r"\['x'\], which cutting takes out of their subspace"):
+        Thresholded(ExactDenoiser(process, pair), {"x": 1.0})

@@ -15,6 +15,7 @@ from structdiff import (
     Brownian,
     Categorical,
     Cosine,
+    Counter,
     Flow,
     Gaussian,
     Generator,
@@ -30,7 +31,8 @@ from structdiff import (
 from structdiff.guidance import RePaint
 from structdiff.samplers.encoding import Rising, encode
 from structdiff.samplers.multistep import Multistep
-from structdiff.samplers.truncated import Since, Truncated
+from structdiff.samplers.recorded import record
+from structdiff.samplers.truncated import Since, Truncated, initial
 from structdiff.spaces import SO3, ZeroCentre
 from structdiff.testing import Addressed, ExactDenoiser, NormalDenoiser
 
@@ -247,14 +249,33 @@ def test_refusals():
         Truncated(sampler, {"x": torch.zeros(4)}).sample(blank, Generator(0))
     with pytest.raises(ValueError, match=r"must be torch.float32 as in the batch, got torch.int"):
         Truncated(sampler, {"x": torch.zeros(3, dtype=torch.long)}).sample(blank, Generator(0))
-    with pytest.raises(ValueError, match=r"init has the leaves \['y'\], the batch \['x'\]"):
+    with pytest.raises(ValueError, match=r"init has the leaves \['y'\], the process \['x'\]"):
         Truncated(sampler, lambda b, r: {"y": b["x"]}).sample(blank, Generator(0))
+    for init in (blank, blank["x"]):
+        with pytest.raises(ValueError, match="init must be leaves by name, or what draws them"):
+            Truncated(sampler, init)
+    around = Truncated(sampler, {"x": torch.zeros(())})
+    for refused in (
+        lambda: Truncated(around, {"x": torch.zeros(())}),
+        lambda: encode(around, blank),
+        lambda: record(around, blank, Generator(0)),
+    ):
+        with pytest.raises(ValueError, match="not what walks around one, got Truncated"):
+            refused()
+    with pytest.raises(ValueError, match="must return leaves by name, got Tensor"):
+        Truncated(sampler, lambda b, r: b["x"]).sample(blank, Generator(0))
+    with pytest.raises(ValueError, match=r"init of the leaves \['x'\] has a NaN or an infinity"):
+        Truncated(sampler, lambda b, r: {"x": b["x"] / 0}).sample(blank, Generator(0))
     for match, settings in {
         r"start must be in \[0, 1\], got 1.5": {"init": torch.zeros(3), "start": 1.5},
         r"start = 0.5 needs records": {"start": 0.5},
         r"init needs a start in \[0, 1\]": {"init": torch.zeros(3)},
         r"start goes with the default sampler": {"sampler": sampler, "start": 0.5},
         r"init of the leaves \['x'\] has a NaN": {"init": torch.tensor(math.nan), "start": 0.0},
+        r"init would be forgotten": {
+            "sampler": DDPM(denoiser, UniformTime(4)),
+            "init": torch.zeros(3),
+        },
         r"init goes with a Sampler": {
             "sampler": Truncated(sampler, {"x": torch.zeros(())}),
             "init": torch.zeros(3),
@@ -262,3 +283,42 @@ def test_refusals():
     }.items():
         with pytest.raises(ValueError, match=match):
             sample(denoiser, 3, **settings)
+
+
+def test_a_generator_and_the_noise_after_it_are_independent():
+    """By address, too, where a generator draws at that of its leaf."""
+    sampler = DDPM(mixture(Linear()), Since(UniformTime(4), 0.5))
+
+    def drawn(batch, random):
+        own = random.scoped(leaf="x", ids=batch.ids, layout=batch.layouts["x"])
+        return {"x": own.normal((batch.samples,), torch.float32, "cpu")}
+
+    walk = Truncated(sampler, drawn).bind(Batch.of(torch.zeros(2000)), Counter(0))
+    clean = initial(drawn, walk.sampler.batch, walk.beside(0))["x"]
+    level = Linear()(torch.tensor(0.5))
+    noise = walk.start().x["x"] - float(level.alpha) * clean
+    assert abs(float(noise.std() / level.sigma) - 1) < 0.1
+    assert float(torch.corrcoef(torch.stack([clean, noise]))[0, 1].abs()) < 0.1
+
+
+@pytest.mark.parametrize(
+    "settings", [{"init": 3, "start": 0.5}, {"init": 3, "start": 0.0}, {"init": -1, "start": 0.5}]
+)
+def test_numbers_that_are_no_class_are_refused(settings):
+    process = Product({"x": Categorical(Flow(), absorbing(3))})
+    denoiser = ExactDenoiser(process, Batch.of(torch.arange(3)))
+    with pytest.raises(ValueError, match=r"init of leaf 'x' .* they must be classes, 0 to 2"):
+        sample(denoiser, 2, **settings)
+    with pytest.raises(ValueError, match=r"given of leaf 'x' .* they must be classes, 0 to 2"):
+        sample(denoiser, 2, given={"x": settings["init"]})
+    # What is noisy may be masked.
+    masked = Truncated(DDPM(denoiser, UniformTime(4)), {"x": torch.tensor(3)}, noisy=True)
+    drawn = masked.sample(Batch.of(torch.zeros(2, dtype=torch.long)), Generator(0))
+    assert int(drawn["x"].max()) < 3
+
+
+def test_records_that_are_returned_are_not_those_that_were_given():
+    init = torch.tensor([1.0, 2.0, 3.0])
+    drawn = sample(mixture(Linear()), 3, init=init, start=0.0)
+    drawn.add_(1)
+    assert init.tolist() == [1.0, 2.0, 3.0]
