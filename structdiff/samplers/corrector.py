@@ -29,7 +29,7 @@ import torch
 
 from structdiff.processes import Markov
 from structdiff.samplers.base import Carry, Sampler, Space
-from structdiff.samplers.wrapped import Wrapped
+from structdiff.samplers.wrapped import Wrapped, check_present
 
 __all__ = ["PredictorCorrector"]
 
@@ -38,13 +38,15 @@ class PredictorCorrector(Wrapped):
     """A sampler with corrections after its steps.
 
     Arguments:
-        sampler: The predictor.
+        sampler: The predictor. With corrections its steps must use present estimates alone: past
+            ones were made for a state that the corrections have left.
         rounds: Number of corrections after a step, at least 0; with 0 this is the sampler.
         share: Length of a correction in lengths of the step before it, positive; the error that
             it brings grows with the square, and from about 1 on may be more than it removes.
 
     Raises:
-        ValueError: If a number is out of range or the process is not Markov.
+        ValueError: If a number is out of range or the process is not Markov; on a call, if a
+            sampler that is corrected uses estimates of earlier steps.
 
     Example:
         >>> from structdiff import DDPM, Batch, Cosine, Gaussian, Generator, UniformTime
@@ -103,6 +105,7 @@ class PredictorCorrector(Wrapped):
     def correct(self, carry: Carry, i: int, turn: int) -> Carry:
         """Back to the earlier time and forth again."""
         sampler = self.sampler
+        check_present(carry, sampler)
         process: Any = sampler.process
         estimate = sampler.denoise(carry.x, i + 1, carry.previous)
         back, forth = (self.beside(i, 2 * turn + move, 2 * self.rounds) for move in (0, 1))

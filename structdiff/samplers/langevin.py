@@ -35,10 +35,10 @@ from torch import Tensor
 
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
-from structdiff.processes import Coefficients, Scored
-from structdiff.random import Randomness
+from structdiff.processes import Coefficients, Estimate, Scored
+from structdiff.random import Generator, Randomness
 from structdiff.samplers.base import Carry, Estimates, Record, Sampler, Space
-from structdiff.samplers.wrapped import Wrapped
+from structdiff.samplers.wrapped import Wrapped, check_present
 from structdiff.schedules import Grid
 
 __all__ = ["AnnealedLangevin", "LangevinCorrector", "check_scored", "normals"]
@@ -67,6 +67,31 @@ def check_dynamics(denoiser: Denoiser, rounds: int, snr: float, least: int) -> N
         msg = f"snr must be in (0, 1), where the dynamics are stable, got {snr}"
         raise ValueError(msg)
     check_scored(denoiser, "Langevin dynamics")
+
+
+def check_isotropic(process: Any, batch: Batch) -> None:
+    """Refuse noise of another covariance than sigma_t^2: steps of sigma_t would not fit it.
+
+    By what a change of the estimate does, in the middle of the walk, to dx/dt = f - g^2 score / 2:
+    it is a multiple of the change of the score, with g^2 = 2 sigma_t^2 |d clock / dt|.
+
+    Raises:
+        ValueError: If a leaf has another.
+    """
+    half = torch.tensor(0.5, dtype=torch.float64)
+    times, x = dict.fromkeys(batch.leaves, half), process.prior(Generator(0), float(half))
+    v = process.tangent(x, normals(process, batch, x, Generator(0)))
+    ends = [{name: Estimate(sign * z) for name, z in v.items()} for sign in (1, -1)]
+    scores = [process.score(estimate, x, times) for estimate in ends]
+    velocities = [process.velocity(estimate, x, times) for estimate in ends]
+    for name, z in v.items():
+        schedule, sigma = process[name].schedule, process[name].level(half, z).sigma
+        slope = schedule.slope(schedule.spread(half)).to(z)
+        wanted = slope * sigma**2 * (scores[1][name] - scores[0][name])
+        gap = velocities[0][name] - velocities[1][name] - wanted
+        if bool((gap.abs() > 1e-3 * wanted.abs().amax()).any()):
+            has = f"Langevin dynamics need noise of variance sigma^2, but that of leaf {name!r}"
+            raise ValueError(f"{has} has another covariance: use PredictorCorrector or Ancestral")
 
 
 def normals(process: Any, batch: Batch, x: Record, random: Randomness) -> Mapping[str, Tensor]:
@@ -117,7 +142,8 @@ class AnnealedLangevin(Sampler):
         snr: r, in (0, 1); the variance of what is only noise ends 1 / (1 - r^2) times too large.
 
     Raises:
-        ValueError: If a number is out of range or a leaf has no score.
+        ValueError: If a number is out of range or a leaf has no score; when bound to a batch, if
+            the noise of a leaf has another covariance than sigma^2.
 
     Example:
         >>> from structdiff import Gaussian, Generator, Geometric, UniformLogSNR
@@ -142,6 +168,10 @@ class AnnealedLangevin(Sampler):
         """None: the error falls with `snr` and more rounds, not with the number of levels."""
         del space
         return 0
+
+    def prepare(self) -> None:
+        """Refuse noise that is not isotropic."""
+        check_isotropic(self.process, self.batch)
 
     def plan(self, times: Tensor) -> Sequence[Coefficients]:
         """Steps that stay where they are, and the last one to clean data."""
@@ -178,13 +208,16 @@ class LangevinCorrector(Wrapped):
     have a meaning on classes too and keep p_t to second order in the step.
 
     Arguments:
-        sampler: The predictor; its process must be Scored. It should not use past estimates,
-            which were made for a state that the corrections have left.
+        sampler: The predictor; its process must be Scored. With corrections its steps must use
+            present estimates alone: past ones were made for a state that the corrections have
+            left.
         rounds: Langevin steps after a step, at least 0; with 0 this is the sampler.
         snr: r, in (0, 1); 0.16 in the paper.
 
     Raises:
-        ValueError: If a number is out of range or a leaf has no score.
+        ValueError: If a number is out of range or a leaf has no score; when bound to a batch, if
+            the noise of a leaf has another covariance than sigma^2; on a call, if a sampler that
+            is corrected uses estimates of earlier steps.
 
     Example:
         >>> from structdiff import DDIM, Cosine, Gaussian, Generator, UniformTime
@@ -199,6 +232,11 @@ class LangevinCorrector(Wrapped):
         super().__init__(sampler)
         check_dynamics(sampler.denoiser, rounds, snr, least=0)
         self.rounds, self.snr = rounds, snr
+
+    def prepare(self) -> None:
+        """Refuse noise that is not isotropic."""
+        if self.rounds:
+            check_isotropic(self.sampler.process, self.sampler.batch)
 
     def order(self, space: Space) -> int:
         """That of the sampler without corrections; none with them, see `snr`."""
@@ -219,6 +257,7 @@ class LangevinCorrector(Wrapped):
     def correct(self, carry: Carry, i: int, turn: int) -> Carry:
         """One Langevin step at the end of step i."""
         sampler = self.sampler
+        check_present(carry, sampler)
         estimate = sampler.denoise(carry.x, i + 1, carry.previous)
         x = langevin(
             sampler.process,

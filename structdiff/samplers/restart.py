@@ -5,7 +5,8 @@ a draw of q(x_tmax | x_tmin), and solved back to t_min; `rounds` times, then it 
 The way back to noise is exact, and a solver's way to t_min nearly so, so the law at t_min is kept
 to the solver's order; but each round forgets what was wrong before it, by the factor by which the
 noise of t_max shrinks differences. A deterministic solver so gets what fresh noise is good for,
-at its own order and not at that of stochastic steps. On classes rows are redrawn.
+at its own order, up to the second, and not at that of stochastic steps. On classes rows are
+redrawn.
 
 References:
     Restart Sampling for Improving Generative Processes (Xu et al., 2023), algorithm 1.
@@ -99,8 +100,11 @@ class Restart(Walk):
         self.places = [(leg, j) for leg, steps in enumerate(lengths) for j in range(steps)]
 
     def order(self, space: Space) -> int:
-        """That of the sampler: the way back to noise is exact."""
-        return self.legs[0].order(space)
+        """That of the sampler, at most 2: the way back to noise is exact.
+
+        Orders above the second need a walk that begins in pure noise, and rounds begin later.
+        """
+        return min(self.legs[0].order(space), 2)
 
     batch: Batch
     random: Randomness

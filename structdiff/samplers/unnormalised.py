@@ -144,9 +144,9 @@ def follow(
     denoiser: Denoiser, grid: Grid, log_density: LogDensity, batch: Batch, random: Randomness
 ) -> tuple[Batch, Tensor]:
     """The end of a walk and the log-weights of its paths, `(samples,)`, differentiable."""
-    check_prior(denoiser)
     process: Any = denoiser.process.bind(batch)
     times = grid.times()[:-1]
+    check_prior(process, batch, float(times[-1]))
     origin = {name: torch.zeros_like(x) for name, x in batch.leaves.items()}
     x = process.prior(random.scoped(step=0), float(times[0]))
     log_weights = torch.zeros(batch.samples, dtype=torch.float64, device=batch.device)
@@ -179,21 +179,19 @@ def widened(estimates: Mapping[str, Estimate]) -> dict[str, Estimate]:
     }
 
 
-def check_prior(denoiser: Denoiser) -> None:
-    """Refuse a process whose prior at a time is not the law of a noised origin.
+def check_prior(process: Any, batch: Batch, t: float) -> None:
+    """Refuse a process whose prior at the walk's end is not the law of a noised origin.
 
     Raises:
         ValueError: If it is another, as on classes and on manifolds.
     """
-    process: Any = denoiser.process
-    name = type(process).__name__
-    must = "the process must be Gaussian noise on R^n, where the prior is a noised origin"
     if process.offers(Tractable):
-        batch, t = Batch.of(process.empty(2)), torch.tensor(0.7, dtype=torch.float64)
-        bound = process.bind(batch)
-        x = bound.prior(Generator(0), float(t))
-        found = summed(bound.log_prob(x, batch.leaves, bound.times(t)), batch)
-        if torch.allclose(found, summed(bound.prior_log_prob(x, float(t)), batch), rtol=1e-3):
+        origin = {name: torch.zeros_like(x) for name, x in batch.leaves.items()}
+        x = process.prior(Generator(0), t)
+        time = torch.tensor(t, dtype=torch.float64, device=batch.device)
+        found = summed(process.log_prob(x, origin, dict.fromkeys(x, time)), batch)
+        if torch.allclose(found, summed(process.prior_log_prob(x, t), batch), rtol=1e-3):
             return
-    msg = f"{must}, {name} is not"
+    must = "the process must be Gaussian noise on R^n, where the prior is a noised origin"
+    msg = f"{must}, {type(process).__name__} is not"
     raise ValueError(msg)

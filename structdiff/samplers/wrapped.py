@@ -15,9 +15,9 @@ from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
 from structdiff.processes import Finite
 from structdiff.random import Randomness
-from structdiff.samplers.base import Sampler, Walk
+from structdiff.samplers.base import Carry, Sampler, Walk
 
-__all__ = ["Wrapped", "class_leaves", "free_rows"]
+__all__ = ["Wrapped", "check_present", "class_leaves", "free_rows"]
 
 BEYOND = 1 << 32
 """First address beyond those of a sampler's own steps."""
@@ -36,6 +36,18 @@ def class_leaves(denoiser: Denoiser, who: str) -> tuple[str, ...]:
         msg = f"{has}, but no leaf of the process is one: use a sampler as it is"
         raise ValueError(msg)
     return names
+
+
+def check_present(carry: Carry, sampler: Sampler) -> None:
+    """Refuse a sampler whose next step uses past estimates: they are of a state that was left.
+
+    Raises:
+        ValueError: If the carry has a history.
+    """
+    if carry.history:
+        name = type(sampler).__name__
+        msg = f"the sampler must not use estimates of earlier steps, {name} keeps a history"
+        raise ValueError(f"{msg}: the state jumps between them, use DDPM, DDIM or Heun")
 
 
 def free_rows(batch: Batch, name: str) -> Tensor:

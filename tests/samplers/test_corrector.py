@@ -181,6 +181,8 @@ def test_each_draw_has_noise_of_its_own():
     drawn += [
         Addressed(0).scoped(step=i, leaf="x").normal((3,), torch.float64, "cpu") for i in range(11)
     ]
+    zero = Carry({"x": torch.zeros(3)})
+    drawn += [bound.correct(zero, i, turn).x["x"] for i in range(3) for turn in range(3)]
     assert float(torch.pdist(torch.stack(drawn)).min()) > 1e-3
 
 
@@ -209,6 +211,13 @@ class Unmarkov(Product):
 
     def offers(self, contract: type) -> bool:
         return contract is Process
+
+
+def test_a_predictor_with_a_memory_is_refused():
+    denoiser = NormalDenoiser(Gaussian(Cosine()), torch.zeros(1), torch.ones(1))
+    walk = PredictorCorrector(Multistep(denoiser, UniformTime(4), order=2))
+    with pytest.raises(ValueError, match="Multistep keeps a history"):
+        walk.sample(Batch.of(torch.zeros(3)), Generator(0))
 
 
 def test_refusals():

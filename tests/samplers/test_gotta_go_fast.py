@@ -27,6 +27,7 @@ from structdiff.processes import Estimate
 from structdiff.samplers import Carry
 from structdiff.samplers.gotta_go_fast import GottaGoFast
 from structdiff.samplers.runge_kutta import Repeating
+from structdiff.schedules.by_entry import Speeds
 from structdiff.spaces import SO3, Torus, ZeroCentre
 from structdiff.testing import Addressed, ExactDenoiser, NormalDenoiser, Silent
 
@@ -123,6 +124,7 @@ PROCESSES = {
     "vp": Gaussian(Linear()),
     "flow": Gaussian(Flow()),
     "ve": Gaussian(Geometric(0.05, 20.0)),
+    "speeds": Gaussian(Speeds(Linear(), torch.tensor([1.0, 5.0])), event=(2,)),
     "circle": Brownian(Geometric(0.05, 4.0), Torus(1)),
 }
 
@@ -172,6 +174,12 @@ def test_the_noise_of_halves_is_normal_and_independent():
     torch.testing.assert_close(both, torch.eye(2), rtol=0, atol=5 * math.sqrt(2 / n))
 
 
+def test_each_turn_has_noise_of_its_own():
+    bound = GottaGoFast(mixture(Linear())).bind(Batch.of(torch.zeros(3)), Addressed(0))
+    drawn = [bound.draw({"x": torch.zeros(3)}, turn)["x"] for turn in range(6)]
+    assert float(torch.pdist(torch.stack(drawn)).min()) > 1e-3
+
+
 def mixed():
     """A vector, a centred ragged cloud and a rotation."""
     process = Product(
@@ -210,6 +218,24 @@ def test_given_rows_stay_and_a_sample_does_not_depend_on_its_mates(source):
         for name, x in one.step(alone, 1).x.items():
             rows = data.layouts[name].rows_of(torch.tensor([i]))
             torch.testing.assert_close(whole[name][rows], x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("entries", [False, True])
+def test_a_sample_takes_the_same_steps_beside_what_is_given(entries):
+    """A hundred given rows or entries do not dilute its error."""
+    found = []
+    for size in (1, 101):
+        event, x = ((size,), torch.zeros(1, size)) if entries else ((), torch.zeros(size))
+        process = Gaussian(Linear(), event=event)
+        denoiser = NormalDenoiser(process, torch.zeros(1, *event), torch.ones(1))
+        layout = Layout.ragged([1 if entries else size])
+        mask = (torch.arange(size) > 0).expand(x.shape)
+        batch = Batch({"x": x}, {"x": layout}).with_given({"x": mask})
+        bound = GottaGoFast(denoiser, tolerance=0.05).bind(batch, Counter(0))
+        carry = bound.step(bound.start(), 0)
+        found.append((int(carry.memory["accepted"]), float(carry.x["x"].flatten()[0])))
+    # The size of an entry is a mean over its row, where those given here are 0.
+    assert found[1][0] >= found[0][0] if entries else found[1] == found[0]
 
 
 def test_alone_and_in_a_batch_the_same_bit_for_bit_and_goes_on():

@@ -19,6 +19,7 @@ from structdiff import (
     Geometric,
     Layout,
     Linear,
+    Multistep,
     Product,
     UniformLogSNR,
     UniformTime,
@@ -27,9 +28,14 @@ from structdiff import (
 from structdiff.objectives import SNR
 from structdiff.parameterisations import Score
 from structdiff.processes import Estimate
+from structdiff.processes.affine import Affine
+from structdiff.processes.covariance import Scaling
+from structdiff.processes.phase import PhaseSpace
+from structdiff.processes.phase_motion import critically_damped
 from structdiff.samplers import Carry
 from structdiff.samplers.langevin import AnnealedLangevin, LangevinCorrector
 from structdiff.schedules import Cosine
+from structdiff.schedules.by_entry import Speeds
 from structdiff.spaces import SO3, Torus, ZeroCentre
 from structdiff.testing import Addressed, ExactDenoiser, Impulses, NormalDenoiser, walk
 
@@ -296,6 +302,59 @@ def test_the_score_of_a_network_that_is_off_shifts_the_mean():
     means = [float(after(d, 0.3, torch.zeros(90), 80, 0.4, Impulses())[0]) for d in (right, off)]
     assert means[0] == 0
     assert means[1] == pytest.approx(0.3, rel=1e-6)
+
+
+def test_each_round_has_noise_of_its_own():
+    """By address, of levels and rounds."""
+    denoiser, batch = normal(Linear()), Batch.of(torch.zeros(3))
+    zero = Carry({"x": torch.zeros(3)})
+    corrector = LangevinCorrector(DDIM(denoiser, UniformTime(4)), 3).bind(batch, Addressed(0))
+    moved = [corrector.correct(zero, i, turn).x["x"] for i in range(3) for turn in range(3)]
+    noises = [(x - x.mean()) / x.std() for x in moved]
+    asked = []
+
+    class Noted(Addressed):
+        def scoped(self, **address):
+            if address.get("step") is not None:
+                asked.append(address["step"])
+            return super().scoped(**address)
+
+    walk = AnnealedLangevin(denoiser, UniformTime(4), rounds=3)
+    walk.sample(batch, Noted(0))
+    assert len(set(asked)) == len(asked) == 1 + 4 * 3 + 4
+    assert float(torch.pdist(torch.stack(noises)).min()) > 1e-3
+
+
+@pytest.mark.parametrize("make", [AnnealedLangevin, LangevinCorrector])
+def test_noise_of_another_covariance_is_refused(make):
+    """Steps of sigma are too long where the noise is smaller: of N(0, 0.01) they blow up."""
+    plain = Gaussian(Linear(), event=(2,))
+    narrow, wide, moved = (
+        Affine(plain, Scaling(torch.tensor(scale)), mean)
+        for scale, mean in (([0.1, 1.0], None), ([1.0, 3.0], None), ([1.0, 1.0], torch.ones(2)))
+    )
+    fast = Gaussian(Speeds(Linear(), torch.tensor([1.0, 4.0])), event=(2,))
+    pairs = PhaseSpace(critically_damped(Linear()), event=(1,))
+    for leaf, refused in ((narrow, 1), (wide, 1), (pairs, 1), (moved, 0), (fast, 0)):
+        process = Product({"x": leaf})
+        batch = Batch.of(process.empty(3))
+        denoiser = ExactDenoiser(process, batch)
+        grid = UniformTime(3)
+        walk = make(denoiser, grid) if make is AnnealedLangevin else make(DDIM(denoiser, grid))
+        if refused:
+            with pytest.raises(ValueError, match="leaf 'x' has another covariance"):
+                walk.bind(batch, Generator(0))
+        else:
+            walk.bind(batch, Generator(0))
+
+
+def test_a_predictor_with_a_memory_is_refused():
+    denoiser, batch = normal(Linear()), Batch.of(torch.zeros(3))
+    past = Multistep(denoiser, UniformTime(4), order=2)
+    with pytest.raises(ValueError, match="Multistep keeps a history"):
+        LangevinCorrector(past).sample(batch, Generator(0))
+    LangevinCorrector(past, 0).sample(batch, Generator(0))
+    LangevinCorrector(Multistep(denoiser, UniformTime(4), order=1)).sample(batch, Generator(0))
 
 
 def test_refusals():

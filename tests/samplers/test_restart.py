@@ -46,6 +46,7 @@ SAMPLERS = {
     "DDIM": DDIM,
     "Heun": Heun,
     "Multistep2": functools.partial(Multistep, order=2),
+    "Multistep3": functools.partial(Multistep, order=3),
 }
 MEAN, STD = 1.5, 0.7
 
@@ -263,6 +264,21 @@ def test_alone_and_in_a_batch_the_same_bit_for_bit_and_goes_on():
         saved = other.step(saved, i)
     assert torch.equal(saved.x["x"], whole)
     assert saved.calls == walk.steps == 6 + 2
+
+
+def test_a_round_begins_without_the_last_estimate():
+    """That was of another state."""
+
+    class Seen(NormalDenoiser):
+        def forward(self, batch, t, previous=None):
+            fresh.append(previous is None)
+            return super().forward(batch, t, previous)
+
+    fresh: list[bool] = []
+    denoiser = Seen(Gaussian(Linear()), torch.zeros(1), torch.ones(1))
+    walk = Restart(DDIM, denoiser, UniformTime(6), interval=(0.3, 0.7))
+    walk.sample(Batch.of(torch.zeros(2)), Generator(0))
+    assert [i for i, alone in enumerate(fresh) if alone] == [0, 4]
 
 
 class Unmarkov(Product):

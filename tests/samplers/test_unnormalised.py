@@ -189,6 +189,26 @@ def test_records_of_ragged_rows_and_subspaces():
         torch.testing.assert_close(alone.samples["atoms"], whole.samples["atoms"][rows])
 
 
+def test_noise_by_address_gives_the_same_evidence():
+    """Each step has noise of its own."""
+    grid, batch = ladder(Cosine(), 20), Batch.of(torch.zeros(2000))
+    found = evidence(exact(Cosine()), two_modes(Cosine()), grid, batch, Counter(0))
+    assert float(found.log_z) == pytest.approx(LOG_Z, abs=5 * float(found.error))
+    assert float(found.effective) > 0.5
+
+
+def test_terms_of_several_leaves_sum_to_the_divergence():
+    process = Product({"x": Gaussian(Cosine(), Velocity()), "y": Gaussian(Cosine(), Velocity())})
+    denoiser, grid = NetworkDenoiser(Zero(), process), UniformTime(4, end=END)
+
+    def log_density(batch):
+        return -(batch["x"] ** 2 + batch["y"] ** 2) / 2
+
+    batch = Batch.of({"x": torch.zeros(5), "y": torch.zeros(5)})
+    terms = PathDivergence(log_density, grid)(denoiser, batch, Generator(0))
+    assert float(terms.total) == pytest.approx(-math.log(2 * math.pi), abs=1e-9)
+
+
 def test_the_gradient_goes_through_the_walk():
     """Against a central difference, under the same noise."""
     schedule = Cosine()
@@ -289,7 +309,12 @@ def test_effective_samples_of_weights():
 
 
 @pytest.mark.parametrize(
-    "process", [Categorical(Flow(), uniform(3)), Brownian(Geometric(0.02, 4.0), Torus(1))]
+    "process",
+    [
+        Categorical(Flow(), uniform(3)),
+        Brownian(Geometric(0.02, 4.0), Torus(1)),
+        Brownian(Geometric(0.02, 100.0), Torus(1)),  # all noise over most of the walk
+    ],
 )
 def test_other_spaces_are_refused(process):
     class Nothing(Denoiser):
