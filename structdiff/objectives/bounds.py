@@ -13,8 +13,9 @@ entropy of the ratios p_t(j) / p_t(x_t) that the estimate implies. In T steps th
 
 of which one step, drawn at random and counted T times, is an unbiased draw.
 
-What no training changes, the prior term, is left out of both; the continuous one also leaves out
-the reconstruction at its earliest time. `structdiff.likelihood` reports whole bounds.
+What no training of a network changes, the prior term, is left out of both; the continuous one also
+leaves out the reconstruction at its earliest time. A schedule whose ends are learned needs these
+too. `structdiff.likelihood` reports whole bounds.
 
 References:
     Variational Diffusion Models (Kingma et al., 2021), eqs. 11-17.

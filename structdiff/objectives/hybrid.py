@@ -106,7 +106,8 @@ class VarianceMatching(Objective):
             raise ValueError(f"{must}; got {[*said]} without")
         leaves = {}
         for name in names:
-            residual = (batch[name] - said[name].value.detach()) ** 2
+            held_mean = replace(said[name], value=said[name].value.detach())
+            residual = process[name].residual(held_mean, batch[name]) ** 2
             gap = _in_units(said[name].extras["variance"] - residual, clock[name])
             held = batch.given.get(name)
             if held is not None:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -35,6 +35,11 @@ class Parameterisation(ABC):
         """What else an output says of x_0, by name; nothing unless the network has more heads."""
         del output, x_t, alpha, sigma
         return {}
+
+    def mapped(self, output: Tensor, x_t: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """An output whose vectors of x went through a linear map; by default all of it."""
+        del x_t
+        return change(output)
 
     @abstractmethod
     def target(self, x_0: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

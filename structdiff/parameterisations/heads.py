@@ -25,7 +25,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -80,6 +80,11 @@ class Dual(Parameterisation):
         implied = torch.where(seen, x_t - sigma * noise, 0.0) / torch.where(seen, alpha, 1.0)
         return torch.lerp(implied, data, torch.where(seen, torch.sigmoid(logit), 1.0))
 
+    def mapped(self, output: Tensor, x_t: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """The first two heads are vectors."""
+        data, noise, logit = split(output, x_t, 3)
+        return torch.stack([change(data), change(noise), logit], -1)
+
     def target(self, x_0: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """x_0, eps and r = 1 / 2."""
         noise = (x_t - alpha * x_0) / sigma
@@ -105,6 +110,12 @@ class _WithVariance(Parameterisation):
     def decode(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """What the first head stands for."""
         return self.mean.decode(split(output, x_t, 2)[0], x_t, alpha, sigma)
+
+    @final
+    def mapped(self, output: Tensor, x_t: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """The first head alone is a vector."""
+        mean, other = split(output, x_t, 2)
+        return torch.stack([self.mean.mapped(mean, x_t, change), other], -1)
 
     @final
     def target(self, x_0: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class Affine(Tractable, Scored):
         self.mean_source = source(torch.zeros(()) if mean is None else mean)
         self.factor.check(process.event)
         if isinstance(self.mean_source, Constant):
-            check_broadcast("mean", self.mean_source.value, process.event)
+            check_broadcast("mean", self.mean_source.value.shape, process.event)
 
     @property
     def schedule(self) -> Schedule:
@@ -128,7 +128,7 @@ class Affine(Tractable, Scored):
         process = self.process.bind(batch)
         ((name, known),) = batch.leaves.items()
         factor = self.factor.bind(batch)
-        centre = fitted(self.mean_source.read(batch), known)
+        centre = fitted("mean", self.mean_source.read(batch), known)
         if batch.given:  # otherwise nobody reads the known values
             process = self.process.bind(batch.with_leaves({name: factor.solve(known - centre)}))
         bound = object.__new__(type(self))
@@ -209,7 +209,8 @@ class Affine(Tractable, Scored):
 
     def decode(self, output: Tensor, x_t: Tensor, t: Tensor) -> Estimate:
         """The posterior mean that A times the parameterisation's output stands for."""
-        white = self.process.decode(self.factor.solve(output), self.whiten(x_t), t)
+        inner = self.parameterisation.mapped(output, x_t, self.factor.solve)
+        white = self.process.decode(inner, self.whiten(x_t), t)
         value = self.hold(self.centre + self.factor.multiply(white.value))
         return replace(white, value=value)
 
@@ -266,6 +267,10 @@ class Affine(Tractable, Scored):
     def loss(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """(x_0 - estimate)^T Sigma^{-1} (x_0 - estimate), summed over the event."""
         return self.process.loss(self.white(estimate), self.whiten(x_0), x_t, t)
+
+    def residual(self, estimate: Estimate, x_0: Tensor) -> Tensor:
+        """A^{-1} (x_0 - estimate)."""
+        return self.factor.solve(x_0 - estimate.value)
 
     def plan(self, times: Tensor, eta: float) -> Sequence[GaussianStep]:
         """Those of u."""

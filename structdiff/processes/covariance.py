@@ -190,12 +190,16 @@ class Scaling(Factor):
     def check(self, event: Sequence[int]) -> None:
         """Refuse a constant that does not broadcast against a row."""
         if isinstance(self.source, Constant):
-            check_broadcast("scale", self.source.value, event)
+            check_broadcast("scale", self.source.value.shape, event)
 
     def bind(self, batch: Batch) -> Self:
-        """Read the scales."""
+        """Read the scales.
+
+        Raises:
+            ValueError: If those of a condition do not fit a row.
+        """
         (x,) = batch.leaves.values()
-        return self.bound(scale=fitted(self.source.read(batch), x))
+        return self.bound(scale=fitted("scale", self.source.read(batch), x))
 
     def multiply(self, u: Tensor) -> Tensor:
         """Times the scale."""
@@ -219,21 +223,26 @@ class Scaling(Factor):
         return self.scale.log()
 
 
-def fitted(value: Tensor, x: Tensor) -> Tensor:
-    """A value `(rows, ...)` or `(1, ...)` with trailing axes, to broadcast against x by row."""
+def fitted(name: str, value: Tensor, x: Tensor) -> Tensor:
+    """A value `(rows, ...)` or `(1, ...)` with trailing axes, to broadcast against x by row.
+
+    Raises:
+        ValueError: If what it has for a row does not broadcast against one.
+    """
+    check_broadcast(name, value.shape[1:], x.shape[1:])
     missing = x.ndim - value.ndim
     return value.reshape(value.shape[0], *(1,) * missing, *value.shape[1:])
 
 
-def check_broadcast(name: str, value: Tensor, event: Sequence[int]) -> None:
-    """Refuse a constant that does not broadcast against one row.
+def check_broadcast(name: str, shape: Sequence[int], event: Sequence[int]) -> None:
+    """Refuse values of a shape that does not broadcast against one row.
 
     Raises:
         ValueError: If it does not.
     """
-    sizes = zip(reversed(value.shape), reversed(event), strict=False)
-    if value.ndim > len(event) or not all(ours in (1, theirs) for ours, theirs in sizes):
-        msg = f"{name} must broadcast against a row {tuple(event)}, got {tuple(value.shape)}"
+    sizes = zip(reversed(shape), reversed(event), strict=False)
+    if len(shape) > len(event) or not all(ours in (1, theirs) for ours, theirs in sizes):
+        msg = f"{name} must broadcast against a row {tuple(event)}, got {tuple(shape)}"
         raise ValueError(msg)
 
 

@@ -7,7 +7,7 @@ from structdiff.samplers.adaptive import Adaptive
 from structdiff.samplers.ancestral import DDIM, DDPM, Ancestral
 from structdiff.samplers.base import Carry, Sampler, Walk
 from structdiff.samplers.heun import Heun
-from structdiff.samplers.multistep import Multistep
+from structdiff.samplers.multistep import Multistep, Tabled
 
 if TYPE_CHECKING:
     from structdiff.samplers.blocks import Blocks
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from structdiff.samplers.routing import Routed, confidence, even, purity
     from structdiff.samplers.runge_kutta import StochasticRungeKutta
     from structdiff.samplers.singlestep import Singlestep
+    from structdiff.samplers.solvers import DEIS, DPMSolver, UniPC
     from structdiff.samplers.splitting import SymmetricSplitting
     from structdiff.samplers.staggered import Staggered
     from structdiff.samplers.thresholded import Thresholded
     from structdiff.samplers.trajectory import Trajectory
     from structdiff.samplers.truncated import Init, Since, Truncated
     from structdiff.samplers.unnormalised import Evidence, LogDensity, PathDivergence, evidence
+    from structdiff.samplers.warps import Warp, arctan
 
 __all__ = [
     "Adaptive",
@@ -45,6 +47,8 @@ __all__ = [
     "Coupled",
     "DDIM",
     "DDPM",
+    "DEIS",
+    "DPMSolver",
     "Evidence",
     "FirstHitting",
     "GottaGoFast",
@@ -72,10 +76,14 @@ __all__ = [
     "Staggered",
     "StochasticRungeKutta",
     "SymmetricSplitting",
+    "Tabled",
     "Thresholded",
     "Trajectory",
     "Truncated",
+    "UniPC",
     "Walk",
+    "Warp",
+    "arctan",
     "confidence",
     "encode",
     "even",
@@ -92,6 +100,8 @@ __getattr__ = later(
         "Blocks": "blocks",
         "Churn": "churn",
         "Coupled": "coupled",
+        "DEIS": "solvers",
+        "DPMSolver": "solvers",
         "Evidence": "unnormalised",
         "FirstHitting": "first_hitting",
         "GottaGoFast": "gotta_go_fast",
@@ -119,6 +129,9 @@ __getattr__ = later(
         "Thresholded": "thresholded",
         "Trajectory": "trajectory",
         "Truncated": "truncated",
+        "UniPC": "solvers",
+        "Warp": "warps",
+        "arctan": "warps",
         "confidence": "routing",
         "encode": "encoding",
         "even": "routing",

@@ -160,7 +160,7 @@ def check_finite(batch: Batch) -> Batch:
         lost = ~torch.isfinite(x)
         lost = lost.flatten(1).any(1) if x.ndim > 1 else lost
         if bool(lost.any()):
-            ids = batch.ids[batch.layouts[name].sample[lost].unique()].tolist()
+            ids = batch.ids[torch.unique(batch.layouts[name].sample[lost])].tolist()
             which = f"samples with the ids {ids[:10]} are not finite in leaf {name!r}"
             msg = f"{which}: the denoiser's answers are not, or a guidance scale is too large"
             raise ValueError(f"{msg}; sample(..., watch=) shows where it begins")

@@ -28,7 +28,8 @@ from structdiff.processes import Flowing
 from structdiff.processes.leaf import sum_event
 from structdiff.samplers.base import Sampler
 from structdiff.samplers.recorded import NoNoise
-from structdiff.samplers.truncated import Truncated, check_sampler
+from structdiff.samplers.truncated import Truncated
+from structdiff.samplers.wrapped import check_sampler
 from structdiff.schedules import Grid
 
 __all__ = ["Rising", "encode", "slerp"]

@@ -30,7 +30,7 @@ from structdiff.layout import Layout
 from structdiff.processes import Conditional, Flowing
 from structdiff.random import Randomness
 from structdiff.samplers.base import Carry, Record, Sampler, Walk
-from structdiff.samplers.truncated import check_sampler
+from structdiff.samplers.wrapped import check_sampler
 
 __all__ = ["NoNoise", "Recording", "Replayed", "record"]
 

@@ -14,7 +14,6 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -100,4 +99,4 @@ class SymmetricSplitting(Sampler):
         estimate: Estimates = self.denoiser(
             self.batch.with_leaves(x), self.middle[i], carry.previous
         )
-        return estimate, replace(carry, x=x, previous=estimate, calls=carry.calls + 1)
+        return estimate, carry.changed(x=x, previous=estimate, calls=carry.calls + 1)

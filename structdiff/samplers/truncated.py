@@ -33,7 +33,7 @@ from structdiff.batch import Batch
 from structdiff.processes import Finite
 from structdiff.processes.leaf import expand
 from structdiff.random import Randomness
-from structdiff.samplers.base import Carry, Sampler, Walk
+from structdiff.samplers.base import Carry, Sampler
 from structdiff.samplers.wrapped import Wrapped
 from structdiff.schedules import Grid
 
@@ -43,7 +43,6 @@ __all__ = [
     "Truncated",
     "check_classes",
     "check_leaves",
-    "check_sampler",
     "initial",
 ]
 
@@ -111,7 +110,6 @@ class Truncated(Wrapped):
     """
 
     def __init__(self, sampler: Sampler, init: Init, *, noisy: bool = False) -> None:
-        check_sampler(sampler)
         super().__init__(sampler)
         if not isinstance(init, Mapping) and not callable(init):
             has = f"init must be leaves by name, or what draws them, got {type(init).__name__}"
@@ -135,14 +133,6 @@ class Truncated(Wrapped):
     def step(self, carry: Carry, i: int) -> Carry:
         """That of the sampler."""
         return self.sampler.step(carry, i)
-
-
-def check_sampler(sampler: Walk) -> None:
-    """Refuse what walks around a sampler."""
-    if not isinstance(sampler, Sampler):
-        name = type(sampler).__name__
-        msg = f"the sampler must be a Sampler, not what walks around one, got {name}"
-        raise ValueError(msg)
 
 
 def check_leaves(init: Leaves, like: Leaves) -> None:

@@ -17,7 +17,7 @@ from structdiff.processes import Finite
 from structdiff.random import Randomness
 from structdiff.samplers.base import Carry, Sampler, Walk
 
-__all__ = ["Wrapped", "check_present", "class_leaves", "free_rows"]
+__all__ = ["Wrapped", "check_present", "check_sampler", "class_leaves", "free_rows"]
 
 BEYOND = 1 << 32
 """First address beyond those of a sampler's own steps."""
@@ -50,6 +50,18 @@ def check_present(carry: Carry, sampler: Sampler) -> None:
         raise ValueError(f"{msg}: the state jumps between them, use DDPM, DDIM or Heun")
 
 
+def check_sampler(sampler: Walk) -> None:
+    """Refuse what walks around a sampler, and walks that have no grid of their own.
+
+    Raises:
+        ValueError: If it is not a Sampler.
+    """
+    if not isinstance(sampler, Sampler):
+        name = type(sampler).__name__
+        msg = f"the sampler must be a Sampler, not what walks around one, got {name}"
+        raise ValueError(f"{msg}: give a sampler by itself, such as DDPM, DDIM or Heun")
+
+
 def free_rows(batch: Batch, name: str) -> Tensor:
     """Rows of a leaf of which not all entries are given, `(rows,)`."""
     given = batch.given.get(name)
@@ -63,11 +75,15 @@ class Wrapped(Walk):
 
     Arguments:
         sampler: The sampler.
+
+    Raises:
+        ValueError: If it is another walk than a Sampler.
     """
 
     random: Randomness
 
     def __init__(self, sampler: Sampler) -> None:
+        check_sampler(sampler)
         self.sampler = sampler
 
     def prepare(self) -> None:  # noqa: B027

@@ -147,7 +147,8 @@ class PolicyGradient(Objective):
         clip: How far a ratio may go from 1, positive.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range; on a call, if there are fewer than two samples
+            or the reward is not one finite number for each.
     """
 
     def __init__(
@@ -188,9 +189,20 @@ class PolicyGradient(Objective):
 
     @torch.no_grad()
     def walk(self, sampler: Sampler, batch: Batch, random: Randomness) -> None:
-        """Draw walks, and what each is better than the others."""
+        """Draw walks, and what each is better than the others.
+
+        Raises:
+            ValueError: If there are not two samples, or their rewards are not one number each.
+        """
+        if batch.samples < 2:
+            msg = f"batch must have at least 2 samples to compare, got {batch.samples}"
+            raise ValueError(msg)
         self.rollout = Rollout.draw(sampler, replace(batch, part=None), random)
         reward = self.reward(self.rollout.samples).double()
+        if reward.shape != (batch.samples,) or not bool(reward.isfinite().all()):
+            must = f"reward must return a finite number for each sample, ({batch.samples},)"
+            has = f"shape {tuple(reward.shape)} with {int((~reward.isfinite()).sum())} not finite"
+            raise ValueError(f"{must}, got {has}")
         self.mean_reward = float(reward.mean())
         self.advantage = (reward - reward.mean()) / reward.std().clamp(min=1e-8)
         self.old = self.rollout.log_prob(sampler, random)

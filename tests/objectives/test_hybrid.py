@@ -23,11 +23,14 @@ from structdiff import (
     absorbing,
     bound,
 )
+from structdiff.denoiser import Denoiser
 from structdiff.nn import ClockEmbedding
 from structdiff.objectives import SNR, Objective, TimeDistribution
 from structdiff.objectives.hybrid import Hybrid, VarianceMatching
 from structdiff.parameterisations import Data, Noise, Velocity
 from structdiff.parameterisations.heads import InterpolatedVariance, ResidualVariance
+from structdiff.processes import Estimate, affine
+from structdiff.processes.covariance import Scaling
 from structdiff.reverse_variance import FixedVariance
 from structdiff.schedules import Schedule, UniformTime
 
@@ -224,6 +227,31 @@ def test_variances_of_a_diagonal_normal_are_recovered(off: float) -> None:
         got = denoiser(batch, {"x": torch.tensor(t).double()})["x"].extras["variance"][0]
         truth = std**2 * sigma**2 / total + off**2 * total
         torch.testing.assert_close(got.detach(), truth, rtol=1e-3, atol=0)
+
+
+class Coloured(Denoiser):
+    """Of data white in u: their mean, and a multiple of their variance."""
+
+    def __init__(self, process: Product, factor: float) -> None:
+        super().__init__()
+        self.process, self.factor = process, factor
+
+    def forward(self, batch: Batch, t: Any, previous: Any = None) -> dict[str, Estimate]:
+        level = self.process.bind(batch)["x"].level(t["x"], batch["x"])
+        variance = (self.factor * level.sigma**2).expand_as(batch["x"])
+        return {"x": Estimate(level.alpha * batch["x"], {"variance": variance})}
+
+
+def test_the_variance_of_coloured_noise_is_that_of_its_own_coordinates() -> None:
+    """Least at the truth in u, not at the variance of x, four times larger."""
+    scale = Scaling(torch.tensor(2.0).double())
+    process = Product({"x": affine.Affine(Gaussian(Cosine(), event=(2,)), scale)})
+    batch = Batch.of(2 * Generator(0).normal((4000, 2), torch.float64, "cpu"))
+    losses = [
+        float(VarianceMatching()(Coloured(process, factor), batch, Generator(1)).total)
+        for factor in (1.0, 0.5, 2.0, 4.0)
+    ]
+    assert min(losses) == losses[0]
 
 
 def test_given_entries_and_leaves_without_variance_count_nothing() -> None:

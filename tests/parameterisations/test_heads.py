@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from structdiff import Batch, Cosine, Discrete, Gaussian, NetworkDenoiser, Product
 from structdiff.parameterisations import Data, Noise, Parameterisation, Velocity
 from structdiff.parameterisations.heads import Dual, InterpolatedVariance, ResidualVariance
+from structdiff.processes.affine import Affine
+from structdiff.processes.covariance_dense import Cholesky
+from structdiff.spaces import ZeroCentre
 
 ALPHA, SIGMA = torch.tensor(0.8).double(), torch.tensor(0.6).double()
 
@@ -103,6 +106,33 @@ def test_variance_of_the_second_head() -> None:
         more = NetworkDenoiser(Heads(0.3, raw), process)(batch, t)["x"].extras["variance"]
         assert bool((more > 0).all())
         assert bool((more > unit).all()) == (raw > 0)
+
+
+@pytest.mark.parametrize(
+    "how", [Dual(), InterpolatedVariance(Velocity()), ResidualVariance(Data())]
+)
+def test_heads_of_coloured_noise(how: Parameterisation) -> None:
+    """Vectors are those of x, A times the parameterisation's; other heads are as they are."""
+    factor = Cholesky(torch.tensor([[2.0, 0.5], [0.5, 1.0]]).double())
+    plain, batch = Gaussian(Cosine(), how, event=(2,)), Batch.of(numbers(3, 2))
+    process: Any = Affine(plain, factor, torch.ones(2).double()).bind(batch)
+    t, x_t = torch.tensor(0.5).double(), numbers(3, 2, seed=1)
+    level = plain.schedule(t)
+    inner = how.target(process.whiten(batch["x"]), process.whiten(x_t), level.alpha, level.sigma)
+    inner[..., -1] = numbers(3, 2, seed=2)
+    vectors = 2 if isinstance(how, Dual) else 1
+    heads = [*inner.unbind(-1)]
+    heads[:vectors] = [process.factor.multiply(head) for head in heads[:vectors]]
+    said = process.decode(torch.stack(heads, -1), x_t, t)
+    torch.testing.assert_close(said.value, batch["x"])
+    truth = how.extras(inner, process.whiten(x_t), level.alpha, level.sigma)
+    for name, value in truth.items():
+        torch.testing.assert_close(said.extras[name], value)
+
+
+def test_variances_by_entry_leave_a_subspace() -> None:
+    with pytest.raises(ValueError, match="leads out of the subspace ZeroCentre"):
+        Gaussian(Cosine(), ResidualVariance(Data()), event=(3,), space=ZeroCentre())
 
 
 def test_refusals() -> None:

@@ -536,6 +536,22 @@ def test_laws_by_sampling() -> None:
     check_process(shared, Batch({"x": x}, {"x": layout}), draws=6000)
 
 
+def test_numbers_of_a_condition_fit_a_row() -> None:
+    """A column for rows of one number would be spread over all of them."""
+    batch = Batch.of(torch.zeros(3)).with_condition({"c": torch.ones(3, 1)})
+    column = Conditioned("c")
+    for name, process in (
+        ("mean", Affine(Gaussian(Cosine()), mean=column)),
+        ("scale", Affine(Gaussian(Cosine()), Scaling(column))),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"{name} must broadcast against a row \(\), got \(1,"
+        ):
+            process.bind(batch)
+        fits = batch.with_condition({"c": torch.ones(3)})
+        assert process.bind(fits).prior(Generator(0)).shape == (3,)
+
+
 def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="must live in all of R.n, got the subspace ZeroCentre"):
         Affine(Gaussian(Cosine(), event=(3,), space=ZeroCentre()))

@@ -275,8 +275,8 @@ def test_refusals():
     denoiser = mixture(Linear())
     with pytest.raises(ValueError, match=r"eta must be in \[0, 1\], got 1.5"):
         DDIM(denoiser, UniformTime(3), eta=1.5)
-    with pytest.raises(ValueError, match="order must be 1, 2 or 3, got 4"):
-        Multistep(denoiser, UniformTime(3), order=4)
+    with pytest.raises(ValueError, match="order must be 1, 2, 3 or 4, got 5"):
+        Multistep(denoiser, UniformTime(3), order=5)
     with pytest.raises(ValueError, match="steps must be at least 1"):
         DDIM(denoiser, UniformTime(0))
 

@@ -181,10 +181,17 @@ def kernel(bound, x, mixed, i):
     return (log_p["a"] + log_p["b"]).double().exp().reshape(rows, n)
 
 
+def looks_back(sampler) -> int:
+    """How many estimates a step uses."""
+    if not isinstance(sampler, Multistep):
+        return 1
+    return 1 + max(sampler.bind(Batch.of(record(torch.arange(1))), Silent()).memory)
+
+
 def law_of(sampler) -> torch.Tensor:
     """The law of the last state: over windows of the last k states where the past matters."""
     n = len(STATES)
-    past = sampler.nominal if isinstance(sampler, Multistep) else 1
+    past = looks_back(sampler)
     windows = torch.tensor(list(pairs(range(n), repeat=past)))  # latest first
     bound = sampler.bind(Batch.of(record(windows[:, 0])), Silent())
     one = Batch.of(record(torch.arange(n)))
@@ -246,10 +253,13 @@ class Everywhere(ExactDenoiser):
         return {k: Estimate((share @ points).log()) for k, points in one_hot.items()}
 
 
-@pytest.mark.parametrize("name", DETERMINISTIC | STOCHASTIC)
+CORRECTED = {"Multistep2 corrected": lambda d, g: Multistep(d, g, order=2, corrector=2)}
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC | STOCHASTIC | CORRECTED)
 def test_order_on_classes_in_total_variation(name):
     """Order 1; for several estimates up to a factor log(steps), from the steps near clean data."""
-    factory = (DETERMINISTIC | STOCHASTIC)[name]
+    factory = (DETERMINISTIC | STOCHASTIC | CORRECTED)[name]
     denoiser = Everywhere(CLASSES, RECORDS, LAW)
     truth = torch.zeros(3, 2)
     truth[RECORDS["a"], RECORDS["b"]] = LAW

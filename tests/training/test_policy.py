@@ -209,6 +209,24 @@ def test_the_first_gradient_is_that_of_the_reward() -> None:
     assert truth > 10 * error
 
 
+def test_ratios_far_from_one_are_clipped_where_that_is_worse() -> None:
+    """The second call of a set of walks, by hand: gains stop at the clip, losses do not."""
+    denoiser = Modes()
+    objective = PolicyGradient(lambda d: DDPM(d, GRID), reward, updates=2, clip=0.01)
+    batch = Batch.of(torch.zeros(200).double())
+    objective(denoiser, batch, Generator(0))
+    with torch.no_grad():
+        denoiser.odds.fill_(0.8)
+    got = objective(denoiser, batch, Generator(0)).leaves["x"].detach()
+    now = objective.rollout.log_prob(DDPM(denoiser, GRID), Generator(0)).detach()
+    ratio, better = torch.exp(now - objective.old), objective.advantage > 0
+    gain = torch.where(better, ratio.clamp(max=1.01), ratio.clamp(min=0.99))
+    torch.testing.assert_close(got, -(gain * objective.advantage).sum(0))
+    for side in (ratio[:, better], ratio[:, ~better]):
+        assert float(side.min()) < 0.99
+        assert float(side.max()) > 1.01
+
+
 class SecondThought(Ancestral):
     """Looks where its own noise leads to."""
 
@@ -227,6 +245,24 @@ class SecondThought(Ancestral):
     [
         (lambda: PolicyGradient(DDIM, reward, updates=0), "updates must be at least 1, got 0"),
         (lambda: PolicyGradient(DDIM, reward, clip=0.0), "clip must be positive, got 0.0"),
+        (
+            lambda: PolicyGradient(lambda d: DDPM(d, GRID), lambda b: b["x"][:, None])(
+                Modes(), START, Generator(0)
+            ),
+            r"finite number for each sample, \(6,\), got shape \(6, 1\) with 0 not finite",
+        ),
+        (
+            lambda: PolicyGradient(lambda d: DDPM(d, GRID), lambda b: b["x"] * math.nan)(
+                Modes(), START, Generator(0)
+            ),
+            r"got shape \(6,\) with 6 not finite",
+        ),
+        (
+            lambda: PolicyGradient(lambda d: DDPM(d, GRID), reward)(
+                Modes(), Batch.of(torch.zeros(1).double()), Generator(0)
+            ),
+            "batch must have at least 2 samples to compare, got 1",
+        ),
         (
             lambda: Rollout.draw(DDIM(Modes(), GRID), START, Generator(0)).log_prob(
                 DDIM(Modes(), GRID), Generator(0)
