@@ -25,7 +25,7 @@ from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser, NetworkDenoiser
 from structdiff.domains.manifolds.codec import ManifoldsCodec, Table
 from structdiff.domains.manifolds.data import Data, Points, read
-from structdiff.domains.manifolds.recipe import ManifoldsConfig, build, objective_of
+from structdiff.domains.manifolds.recipe import ManifoldsConfig, build, objective_of, time_of
 from structdiff.domains.manifolds.request import Request, request
 from structdiff.domains.manifolds.sampling import draw, joined
 from structdiff.domains.manifolds.scoring import TOLERANCE, Scores, choose_noise, look, score
@@ -272,7 +272,8 @@ class Run:
 
         Points are drawn with it by `sample(..., kind="tuned", steps=calls)`.
         """
-        return tune(self.folder, self.denoiser, calls, pilots=pilots, seed=seed, say=say)
+        end = time_of(self.config, self.codec, self.noise)
+        return tune(self.folder, self.denoiser, calls, end=end, pilots=pilots, seed=seed, say=say)
 
     def points(
         self,

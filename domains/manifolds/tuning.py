@@ -23,6 +23,7 @@ def tune(
     denoiser: Denoiser,
     calls: int,
     *,
+    end: float,
     pilots: int = 256,
     seed: int = 0,
     say: Callable[[str], object] = print,
@@ -33,6 +34,7 @@ def tune(
         folder: The run.
         denoiser: Its model.
         calls: Network calls of the walk.
+        end: The earliest time at which the network is asked.
         pilots: Points that are solved finely to choose by.
         seed: Start of their noise.
         say: What the table of errors is given to.
@@ -42,7 +44,9 @@ def tune(
     """
     batch = Batch.of(denoiser.process.empty(pilots, next(denoiser.parameters()).device))
     nodes = max(240, 4 * calls)
-    found = tune_sampler(denoiser, nfe=calls, batch=batch, nodes=nodes, seed=seed, show=say)
+    found = tune_sampler(
+        denoiser, nfe=calls, batch=batch, nodes=nodes, seed=seed, end=end, show=say
+    )
     path = _path(folder, calls)
     path.parent.mkdir(exist_ok=True)
     write_json(path, asdict(found))

@@ -155,7 +155,9 @@ def fine_rule(clock: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def solve_pilots(denoiser: Denoiser, batch: Batch, *, nodes: int, seed: int) -> Pilots:
+def solve_pilots(
+    denoiser: Denoiser, batch: Batch, *, nodes: int, seed: int, end: float = 0.0
+) -> Pilots:
     """Solve the probability flow of a few samples.
 
     Arguments:
@@ -163,6 +165,7 @@ def solve_pilots(denoiser: Denoiser, batch: Batch, *, nodes: int, seed: int) -> 
         batch: The samples to be.
         nodes: Calls of the solve.
         seed: Start of their noise.
+        end: The earliest time at which the model is asked.
 
     Raises:
         ValueError: If the process has no probability flow.
@@ -175,7 +178,7 @@ def solve_pilots(denoiser: Denoiser, batch: Batch, *, nodes: int, seed: int) -> 
         )
         raise ValueError(msg)
     clock = mean_clock(process, batch)
-    ends = clock(torch.tensor([1.0, 0.0], dtype=torch.float64))
+    ends = clock(torch.tensor([1.0, end], dtype=torch.float64))
     first = ends[0].clamp(min=-math.log(COARSEST))
     last = ends[1].clamp(max=-math.log(FINEST))
     even = torch.lerp(first, last, torch.linspace(0, 1, nodes, dtype=torch.float64))

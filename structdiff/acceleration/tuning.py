@@ -85,7 +85,9 @@ class Tuned:
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file."""
-        Path(path).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        draft = Path(path).with_name(f"{Path(path).name}.part")
+        draft.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        draft.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> Tuned:
@@ -109,6 +111,7 @@ def tune_sampler(
     pilots: int = 1024,
     nodes: int = 240,
     seed: int = 0,
+    end: float = 0.0,
     show: Callable[[str], object] | None = print,
 ) -> Tuned:
     """Choose times and weights of a sampler of `nfe` calls from the model alone.
@@ -122,11 +125,15 @@ def tune_sampler(
         nodes: Calls of the fine solve, at least four for each of `nfe`. Its states are kept:
             so many times the pilots must fit in memory.
         seed: Start of the pilots' noise.
+        end: The earliest time at which the model is asked, in [0, 1).
         show: What the table of errors is given to; None for silence.
 
     Raises:
         ValueError: If a number is out of range, or the process has no probability flow.
     """
+    if not 0 <= end < 1:
+        msg = f"end must be in [0, 1), got {end}"
+        raise ValueError(msg)
     if nfe < 2:
         msg = f"nfe must be at least 2, got {nfe}: one call leaves nothing to choose"
         raise ValueError(msg)
@@ -136,7 +143,7 @@ def tune_sampler(
     if batch.samples < 8:
         msg = f"pilots must be at least 8, got {batch.samples}: half of them judge"
         raise ValueError(msg)
-    found = tune_pilots(solve_pilots(denoiser, batch, nodes=nodes, seed=seed), nfe)
+    found = tune_pilots(solve_pilots(denoiser, batch, nodes=nodes, seed=seed, end=end), nfe)
     if show is not None:
         show(found.table())
     return found

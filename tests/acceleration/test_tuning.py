@@ -238,3 +238,16 @@ def test_curves_of_quality_against_calls():
     assert all(curve[8] < curve[4] for curve in curves.values())
     with pytest.raises(ValueError, match="calls must be at least 3"):
         quality_curves(ring(), (2,))
+
+
+def test_the_model_is_not_asked_before_the_end() -> None:
+    mean, std = torch.tensor([[-1.0], [1.0]]), torch.tensor([0.3, 0.3])
+    denoiser = NormalDenoiser(Gaussian(Linear(), event=(1,)), mean, std)
+    early, late = (
+        tune_sampler(denoiser, nfe=4, pilots=32, nodes=40, end=end, show=None).times
+        for end in (0.0, 0.3)
+    )
+    assert min(late) >= 0.3 - 1e-9
+    assert min(early) < 0.3
+    with pytest.raises(ValueError, match="end must be in"):
+        tune_sampler(denoiser, nfe=4, end=1.0)
