@@ -22,13 +22,16 @@ import matplotlib.pyplot as plt
 import torch
 
 import structdiff as sd
-from structdiff.guidance.inverse.consistent import Consistent
-from structdiff.guidance.inverse.ddrm import DDRM
-from structdiff.guidance.inverse.dps import DPS
-from structdiff.guidance.inverse.moments import MomentGuided
-from structdiff.guidance.inverse.observation import Observation
-from structdiff.guidance.inverse.pigdm import PiGDM
-from structdiff.guidance.twisted import TwistedSMC, particles_of
+from structdiff.guidance import (
+    DDRM,
+    DPS,
+    Consistent,
+    MomentGuided,
+    Observation,
+    PiGDM,
+    TwistedSMC,
+    particles_of,
+)
 from structdiff.operators import (
     Blur,
     Downsample,

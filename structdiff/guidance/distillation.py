@@ -81,7 +81,8 @@ def score_distillation(
         model, clocks = process.score(said, x_t, times), process.clock(times)
     terms = []
     for name, layout in batch.layouts.items():
-        pull = drawn[name] - model[name]
+        space, here = process[name].geometry, clean[name]
+        pull = space.transport(x_t[name], here, drawn[name] - model[name])
         slope = expand(weight(clocks[name]).to(pull), pull) * pull
-        terms.append(layout.sum(sum_event(slope * batch[name])))
+        terms.append(layout.sum(sum_event(slope * space.log(here, batch[name]))))
     return torch.stack(terms).sum(0)

@@ -13,7 +13,8 @@ weights. The average of the weights estimates sum p psi without bias (for a like
 
 What is exact is the limit: as particles grow, of any number of steps, the law is that of the
 denoiser's own walk of these steps times psi, whatever the guidance and the twist before clean
-data; these decide how many particles it takes. Steps whose densities are right to first order
+data, as long as it is nowhere -inf on the way to where psi > 0; these decide how many particles it
+takes. Steps whose densities are right to first order
 only (curved manifolds) leave an error of that order.
 
 References:
@@ -57,12 +58,18 @@ def particles_of(batch: Batch, particles: int) -> Batch:
 
     Arguments:
         batch: The problems; no leaf may have edge rows.
-        particles: Copies of each.
+        particles: Copies of each, at least 1.
+
+    Raises:
+        ValueError: If there are none.
 
     Example:
         >>> particles_of(Batch.of(torch.tensor([5.0, 7.0])), 2)["x"]
         tensor([5., 5., 7., 7.])
     """
+    if particles < 1:
+        msg = f"particles must be at least 1, got {particles}"
+        raise ValueError(msg)
     copy = torch.arange(particles, device=batch.device)
     many = batch.select(torch.arange(batch.samples).repeat_interleave(particles))
     return replace(many, ids=(batch.ids[:, None] * particles + copy).flatten())
@@ -205,7 +212,8 @@ class TwistedSMC(Wrapped):
         ratio = {name: wanted[name].double() - taken[name].double() for name in wanted}
         sums = [sampler.batch.layouts[name].sum(value) for name, value in ratio.items()]
         log_weight = carry.memory["log_weight"] + torch.stack(sums).sum(0)
-        return replace(carry, x=x_s, memory={**carry.memory, "log_weight": log_weight})
+        memory = {**carry.memory, "log_weight": log_weight}
+        return replace(carry, x=x_s, previous=plain, memory=memory)
 
     def looked(self, carry: Carry, i: int, threshold: float) -> Carry:
         """The carry with the denoiser's estimate at the i-th time, weighted by the twist."""
@@ -222,9 +230,14 @@ class TwistedSMC(Wrapped):
         return per_sample(value, seen, "twist").double()
 
     def weighed(self, carry: Carry, twist: Tensor) -> Carry:
-        """The carry with this twist in its weights, in place of the last one."""
+        """The carry with this twist in its weights, in place of the last one.
+
+        A weight of zero stays, until its particle is drawn anew.
+        """
         memory = carry.memory
-        log_weight = memory["log_weight"] + twist - memory["twist"]
+        last = torch.where(memory["twist"] == -torch.inf, 0.0, memory["twist"])
+        dead = memory["log_weight"] == -torch.inf
+        log_weight = torch.where(dead, -torch.inf, memory["log_weight"] + twist - last)
         return replace(carry, memory={**memory, "log_weight": log_weight, "twist": twist})
 
     def drawn(self, carry: Carry, i: int, threshold: float) -> Carry:

@@ -27,8 +27,10 @@ from structdiff import (
 )
 from structdiff.guidance.inverse.ddrm import DDRM
 from structdiff.guidance.inverse.observation import Observation
+from structdiff.guidance.inverse.projection import Projection
 from structdiff.operators import Downsample, Mask, Matrix
 from structdiff.samplers import Carry
+from structdiff.samplers.staggered import Staggered
 from structdiff.spaces import Torus
 from structdiff.testing import ExactDenoiser
 from tests.guidance.test_consistent import standard
@@ -166,3 +168,32 @@ def test_a_sampler_without_estimates_is_refused():
     sampler = DDRM(Forgetful(standard(2), UniformTime(2), eta=1.0), seen)
     with pytest.raises(ValueError, match="Forgetful carries no estimate, which DDRM needs"):
         sampler.sample(Batch.of(torch.zeros(1, 2)), Generator(0))
+
+
+def test_what_is_measured_worse_than_the_prior_says_starts_from_the_prior():
+    """Eq. 7: where noise_std / S is above sigma_T, N(0, sigma_T^2), however large y / S is."""
+    rows, schedule = 40_000, Geometric(0.02, 8.0)
+    seen = Observation(Matrix(torch.diag(torch.tensor([1.0, 1e-3]))), torch.ones(2), noise_std=0.1)
+    sampler = DDRM(DDPM(standard(2, schedule=schedule), UniformTime(4)), seen)
+    empty = Batch.of(torch.zeros(rows, 2))
+    x = sampler.bind(empty, Counter(0)).start().x["x"]
+    assert torch.equal(x[:, 1], sampler.sampler.bind(empty, Counter(0)).start().x["x"][:, 1])
+    torch.testing.assert_close(x.mean(0), torch.tensor([1.0, 0.0]), rtol=0, atol=0.15)
+
+
+@pytest.mark.parametrize("wrap", [DDRM, Projection])
+def test_rows_with_times_of_their_own_are_as_noisy_as_they_should_be(wrap):
+    """Of a staggered walk: half-way rows hold alpha_r y, with sigma_r of noise, each its own."""
+    samples, layout = 10_000, Layout.ragged([3] * 10_000)
+    seen = Observation(Mask(torch.tensor([True, False])), torch.tensor([3.0]))
+    bound = wrap(Staggered(standard(2), UniformTime(6), lag=1.0), seen).bind(
+        Batch({"x": torch.zeros(3 * samples, 2)}, {"x": layout}), Generator(0)
+    )
+    carry = bound.start()
+    for i in range(3):
+        carry = bound.step(carry, i)
+    x = carry.x["x"][:, 0].reshape(samples, 3)
+    level = Cosine()(bound.sampler.leaf_times[3]["x"][:3])
+    assert level.sigma.diff().min() > 0.1
+    torch.testing.assert_close(x.mean(0), 3 * level.alpha, rtol=0, atol=0.05)
+    torch.testing.assert_close(x.std(0), level.sigma, rtol=0.03, atol=0)

@@ -20,7 +20,7 @@ from structdiff import (
     uniform,
 )
 from structdiff.guidance.distillation import score_distillation
-from structdiff.spaces import Torus
+from structdiff.spaces import SO3, Sphere, Torus
 from structdiff.testing import ExactDenoiser, NormalDenoiser
 
 
@@ -92,3 +92,33 @@ def test_leaves_without_a_score_are_refused():
     denoiser = ExactDenoiser(process, Batch.of(torch.tensor([0, 1])))
     with pytest.raises(ValueError, match="score distillation needs scores"):
         score_distillation(denoiser, denoiser.data, torch.tensor(0.5), Generator(0))
+
+
+def test_points_of_curved_spaces_go_to_the_data():
+    """On a sphere and on rotations, by projected descent from anywhere."""
+    north, still = torch.tensor([[0.0, 0.0, 1.0]]), torch.eye(3)[None]
+    for space, point in ((Sphere(2), north), (SO3(), still)):
+        process = Product({"x": Brownian(Geometric(0.05, 3.0), space)})
+        denoiser, random = ExactDenoiser(process, Batch.of(point)), Generator(1)
+        many = Batch.of(point.repeat(32, *(1,) * (point.ndim - 1)))
+        theta = start = process.bind(many).prior(Generator(0))["x"]
+        for _ in range(120):
+            theta = theta.detach().requires_grad_()
+            score_distillation(
+                denoiser, Batch.of(theta), torch.tensor(0.3), random
+            ).sum().backward()
+            theta = space.project(theta.detach() - 0.05 * theta.grad)
+        gaps = [space.distance(x, many["x"]).mean() for x in (start, theta)]
+        assert gaps[0] > 1 and gaps[1] < 0.2, gaps
+
+
+def test_each_sample_has_its_time_and_its_weight():
+    """By default sigma^2 where alpha^2 + sigma^2 = 1: sigma (predicted - drawn noise)."""
+    denoiser = NormalDenoiser(Gaussian(Cosine()), torch.ones(1), torch.tensor([0.5]))
+    theta, t = torch.tensor([0.3, -1.0, 2.0]).requires_grad_(), torch.tensor([0.2, 0.5, 0.8])
+    score_distillation(denoiser, Batch.of(theta), t, Generator(0)).sum().backward()
+    level, z = denoiser.leaf.schedule(t), Generator(0).normal((3,), torch.float64, "cpu")
+    x_t = level.alpha * theta.detach() + level.sigma * z
+    said = denoiser(Batch.of(x_t), {"x": t})["x"].value
+    predicted = (x_t - level.alpha * said) / level.sigma
+    torch.testing.assert_close(theta.grad, level.sigma * (predicted - z))

@@ -134,3 +134,18 @@ def test_an_exact_fit_has_no_direction():
     carry = walk.start()
     carry.x["x"].zero_()
     assert torch.equal(walk.step(carry, 1).x["x"], torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("schedule", [Flow(), Cosine()])
+def test_at_clean_data_and_at_rest_nothing_moves(schedule):
+    """A grid that asks the denoiser at t = 0 too: the last step but one is the plain one's."""
+    denoiser = NormalDenoiser(Gaussian(schedule, event=(2,)), torch.zeros(1, 2), torch.ones(1))
+    seen = Observation(Mask(torch.tensor([True, False])), torch.tensor([3.0]))
+    walk = DPS(denoiser, UniformTime(5, end=0.0), seen, zeta=0.3).bind(
+        Batch.of(torch.zeros(4, 2)), Generator(0)
+    )
+    carry = walk.start()
+    for i in range(4):
+        carry = walk.step(carry, i)
+    assert torch.isfinite(carry.x["x"]).all()
+    torch.testing.assert_close(walk.step(carry, 4).x["x"], carry.x["x"])

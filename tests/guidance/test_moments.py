@@ -21,10 +21,12 @@ from structdiff import (
     UniformTime,
     uniform,
 )
+from structdiff.denoiser import Denoiser
 from structdiff.guidance.inverse.moments import MomentGuided
 from structdiff.guidance.inverse.observation import Observation
 from structdiff.guidance.inverse.pigdm import PiGDM
 from structdiff.operators import Blur, Downsample, Mask, Matrix, PhaseMagnitude
+from structdiff.processes import Estimate
 from structdiff.spaces import Torus, ZeroCentre
 from structdiff.testing import ExactDenoiser, NormalDenoiser
 from tests.guidance.inverse_worlds import Field, problem, smooth
@@ -112,3 +114,32 @@ def test_what_does_not_fit_is_refused():
     centred = Gaussian(Cosine(), event=(4,), space=ZeroCentre())
     with pytest.raises(ValueError, match="same noise in all directions"):
         MomentGuided(NormalDenoiser(centred, torch.zeros(1, 4), torch.ones(1)), seen)
+
+
+def test_given_entries_that_are_measured_with_others_are_known():
+    """Normal data of a dense covariance, H = x_1 + x_2 with x_1 given: by conditioning on all."""
+    c = torch.tensor([[1.0, 0.5, 0.3], [0.5, 1.0, 0.4], [0.3, 0.4, 1.0]])
+    process, h, noise = Gaussian(Cosine(), event=(3,)), torch.tensor([[1.0, 1.0, 0.0]]), 0.3
+
+    class Correlated(Denoiser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.process = Product({"x": process})
+
+        def forward(self, batch, t, previous=None):
+            level = process.schedule(t["x"])
+            seen = torch.diag_embed(level.alpha)
+            law = seen @ c @ seen + torch.diag_embed(level.sigma**2)
+            gain = c @ seen @ torch.linalg.inv(law)
+            return {"x": Estimate(torch.einsum("rij,rj->ri", gain, batch["x"]))}
+
+    x, y = normal(4, 3), normal(4, 1, seed=1)
+    batch = Batch.of(x).with_given({"x": torch.tensor([True, False, False]).expand(4, 3)})
+    denoiser, t = Correlated(), torch.tensor(0.5)
+    guided = MomentGuided(denoiser, Observation(Matrix(h), y, noise_std=noise))
+    found = guided(batch, denoiser.process.bind(batch).times(t))["x"].value
+    level = process.schedule(t)
+    looks = torch.cat([torch.diag(torch.stack([torch.tensor(1.0), level.alpha, level.alpha])), h])
+    spread = torch.diag(torch.tensor([0.0, level.sigma**2, level.sigma**2, noise**2]))
+    expected = torch.cat([x, y], 1) @ torch.linalg.solve(looks @ c @ looks.mT + spread, looks @ c)
+    torch.testing.assert_close(found[:, 1:], expected[:, 1:], rtol=1e-9, atol=1e-9)

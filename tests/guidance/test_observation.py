@@ -29,7 +29,7 @@ from structdiff.guidance.inverse.dps import DPS
 from structdiff.guidance.inverse.observation import Observation
 from structdiff.guidance.inverse.pigdm import PiGDM
 from structdiff.guidance.inverse.projection import Projection
-from structdiff.operators import Downsample, LinearOperator, Matrix, PhaseMagnitude
+from structdiff.operators import Downsample, LinearOperator, Matrix, PhaseMagnitude, Quantised
 from structdiff.processes import Estimate
 from structdiff.spaces import Torus, ZeroCentre
 from structdiff.testing import ExactDenoiser, NormalDenoiser
@@ -74,6 +74,14 @@ def test_its_density_is_that_of_the_noise():
     torch.testing.assert_close(one.residual(x)[3], y[0] - HALF(x)[3])
 
 
+def test_whole_numbers_are_a_measurement_too():
+    counts = Observation(
+        Quantised(0.5, HALF),
+        torch.tensor([[1, -2], [0, 3]]).reshape(2, 2, 1) * torch.ones(2, dtype=torch.int64),
+    )
+    assert counts.y.dtype == torch.float64 and counts.y[1, 1].tolist() == [3.0, 3.0]
+
+
 def test_what_was_not_measured_is_refused():
     y = torch.zeros(2)
     refused = [
@@ -87,9 +95,13 @@ def test_what_was_not_measured_is_refused():
     for make, message in refused:
         with pytest.raises(ValueError, match=message):
             make()
+    with pytest.raises(ValueError, match="y must be real: stack real and imaginary parts"):
+        Observation(HALF, y + 1j)
     batch, said = Batch.of(torch.zeros(3, 4)), {"x": Estimate(torch.zeros(3, 4))}
     with pytest.raises(ValueError, match="noise_std is 0, so that y has no density"):
         Observation(HALF, y).log_prob(said, batch)
+    with pytest.raises(ValueError, match="noise_std is 0, so that clean data have no density"):
+        PiGDM(normal(), Observation(HALF, y)).log_prob(said, batch, {"x": torch.tensor(-1.0)})
     with pytest.raises(ValueError, match="y has 2 rows, the leaf 'x' has 3: give one each"):
         Observation(HALF, torch.zeros(2, 2), noise_std=1.0).log_prob(said, batch)
 
@@ -144,6 +156,10 @@ def test_what_needs_singular_values_says_so(name):
         METHODS[name](normal(), seen)
     METHODS[name](normal(), Observation(Matrix.of(seen.operator), torch.zeros(4)))
     centred = normal(space=ZeroCentre())
+    with pytest.raises(
+        ValueError, match="leaf 'x' lives in the subspace ZeroCentre, out of which"
+    ):
+        Consistent(centred, Observation(HALF, torch.zeros(2)))
     with pytest.raises(ValueError, match="leaf 'x' must have the same noise in all directions"):
         METHODS[name](centred, Observation(HALF, torch.zeros(2)))
 

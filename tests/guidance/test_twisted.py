@@ -34,6 +34,7 @@ from structdiff.guidance import Guided, Rewarded
 from structdiff.guidance.inverse.pigdm import PiGDM
 from structdiff.guidance.twisted import TwistedSMC, particles_of, systematic
 from structdiff.operators import Matrix
+from structdiff.processes import Estimate
 from structdiff.samplers import Carry
 from structdiff.spaces import Torus
 from structdiff.testing import ExactDenoiser, NormalDenoiser
@@ -292,6 +293,7 @@ def test_what_does_not_fit_is_refused():
         return torch.zeros(batch.samples)
 
     refused = [
+        (lambda: particles_of(Batch.of(torch.zeros(2)), 0), "particles must be at least 1, got 0"),
         (lambda: TwistedSMC(ddpm, denoiser, nothing, 0), "particles must be at least 1 .* got 0"),
         (lambda: TwistedSMC(ddpm, denoiser, nothing, 2, threshold=math.nan), "threshold in"),
         (lambda: TwistedSMC(DDIM(denoiser, UniformTime(2)), denoiser, nothing, 2), "eta must be"),
@@ -310,3 +312,47 @@ def test_what_does_not_fit_is_refused():
         TwistedSMC(ddpm, denoiser, lambda *_: torch.zeros(2, 1), 2).sample(
             Batch.of(torch.zeros(2, 2)), Generator(0)
         )
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+def test_particles_that_a_twist_forbids_do_not_come_back(threshold):
+    """Half a normal law, by a twist of 0 or -inf: nobody beyond, and log P(x > 0) = log 1/2."""
+    denoiser = NormalDenoiser(Gaussian(Cosine()), torch.zeros(1), torch.ones(1))
+
+    def above(said: Mapping[str, Any], batch: Batch, t: Any) -> Tensor:
+        return torch.where(said["x"].value > (0.0 if t["x"] < 0 else -0.5), 0.0, -torch.inf)
+
+    smc = TwistedSMC(DDPM(denoiser, UniformTime(10)), denoiser, above, 50, threshold=threshold)
+    last = walk(smc, particles_of(Batch.of(torch.zeros(80)), 50))[-1]
+    assert last.x["x"].min() > 0
+    evidence = last.memory["log_evidence"].exp()
+    assert float(evidence.mean()) == pytest.approx(0.5, abs=0.06)
+
+
+class Remembering(Denoiser):
+    """One that leans on its previous estimate, and is off by a shift."""
+
+    def __init__(self, shift: float) -> None:
+        super().__init__()
+        self.leaf, self.shift = Gaussian(Cosine()), shift
+        self.process = Product({"x": self.leaf})
+
+    def forward(self, batch: Batch, t: Any, previous: Any = None) -> dict[str, Estimate]:
+        level = self.leaf.level(t["x"], batch["x"])
+        said = self.shift + 0.7 * level.alpha * batch["x"]
+        return {"x": Estimate(said if previous is None else said + 0.3 * previous["x"].value)}
+
+
+def test_a_denoiser_that_remembers_remembers_what_it_said_itself():
+    """Not what the guided one said: without a twist the law is that of its own walk."""
+    plain, grid = Remembering(0.0), UniformTime(6)
+    own = DDPM(plain, grid).sample(Batch.of(torch.zeros(50_000)), Generator(0))["x"]
+    smc = TwistedSMC(
+        DDPM(Remembering(0.4), grid),
+        plain,
+        lambda said, batch, t: torch.zeros(len(batch["x"])),
+        400,
+    )
+    x = smc.sample(particles_of(Batch.of(torch.zeros(100)), 400), Generator(1))["x"]
+    assert float(x.mean()) == pytest.approx(float(own.mean()), abs=0.06)
+    assert float(x.std()) == pytest.approx(float(own.std()), rel=0.06)

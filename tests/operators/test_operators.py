@@ -198,6 +198,25 @@ def test_a_broken_promise_is_found(broken, message):
             check_operator(Wrong(broken), seed=seed)
 
 
+def test_a_broken_promise_is_found_in_any_unit():
+    """Of a measurement in units in which all its numbers are small."""
+
+    class Faint(LinearOperator):
+        def __init__(self, back: float) -> None:
+            super().__init__((4,), (4,))
+            self.back = back
+
+        def forward(self, x: Tensor) -> Tensor:
+            return 1e-12 * x
+
+        def adjoint(self, y: Tensor) -> Tensor:
+            return self.back * y
+
+    check_operator(Faint(1e-12))
+    with pytest.raises(ValueError, match="the adjoint of Faint is off by"):
+        check_operator(Faint(1.1e-12))
+
+
 class Floor(Invertible):
     """A wrong inverse of a rounding."""
 

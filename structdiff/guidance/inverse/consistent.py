@@ -25,7 +25,7 @@ from typing import Any
 
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
-from structdiff.guidance.inverse.observation import Observation
+from structdiff.guidance.inverse.observation import Observation, check_whole
 from structdiff.operators.base import Invertible
 from structdiff.processes.base import Estimate
 
@@ -48,8 +48,8 @@ class Consistent(Denoiser):
         mix: How much of it is believed, in [0, 1].
 
     Raises:
-        ValueError: If the leaf is not on R^n, the operator has no pseudo-inverse, or mix is out
-            of range.
+        ValueError: If the leaf is not on all of R^n, the operator has no pseudo-inverse, or mix is
+            out of range.
 
     Example:
         >>> import torch
@@ -67,7 +67,7 @@ class Consistent(Denoiser):
     def __init__(self, denoiser: Denoiser, seen: Observation, *, mix: float = 1.0) -> None:
         super().__init__()
         check_mix(mix)
-        seen.check_leaf(denoiser.process)
+        check_whole(seen, denoiser.process)
         if not isinstance(seen.operator, Invertible):
             has = f"{type(seen.operator).__name__} has no pseudo-inverse"
             msg = f"{has}: use Matrix.of for a linear operator, or DPS for any other"

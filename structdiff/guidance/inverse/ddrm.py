@@ -7,9 +7,10 @@ as
     sigma_s >= r:   c = alpha_s ((1 - eta_b) m + eta_b w)        + sqrt(sigma_s^2 - eta_b^2 r^2) z,
     sigma_s <  r:   c = alpha_s m + sqrt(1 - eta^2) sigma_s alpha_s (w - m) / r + eta sigma_s z,
 
-and at the start as alpha w + sqrt(sigma^2 - r^2) z. Without noise and at eta_b = 1 the walk ends
-with H x_0 = y. The two parts meet in the denoiser alone, as in replacement, so that in general the
-law is not the posterior.
+and at the start as alpha w + sqrt(sigma^2 - r^2) z where sigma >= r, and by the prior elsewhere.
+Without noise and at eta_b = 1 the walk ends with H x_0 = y, unless entries that H sees are given.
+The two parts meet in the denoiser alone, as in replacement, so that in general the law is not the
+posterior.
 
 Where we depart: coefficients that are not seen take the sampler's own step, whatever its order and
 eta; in the paper they have the share eta^2 of sigma_s^2 in fresh noise.
@@ -27,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from structdiff.guidance.inverse.observation import Observation, check_factored
+from structdiff.guidance.inverse.observation import Observation, check_factored, row_times
 from structdiff.random import Randomness
 from structdiff.samplers.base import Carry, Sampler
 from structdiff.samplers.wrapped import Wrapped
@@ -85,17 +86,19 @@ class DDRM(Wrapped):
         self.leaf, y = process[self.seen.leaf], self.seen.y.to(x)
         self.known, self.singular = self.operator.seen(y), self.operator.values(x)
         self.spread = self.seen.noise_std * self.operator.inverse(y)
-        level = self.leaf.schedule(self.sampler.times)
-        noisy = (level.sigma > 0).tolist()
-        pairs = zip(level.alpha.to(x).unbind(), level.sigma.to(x).unbind(), noisy, strict=True)
-        self.levels = list(pairs)
+        level = self.leaf.schedule(row_times(self.sampler, self.seen.leaf))
+        noisy = (level.sigma > 0).any(1).tolist()
+        axes = (1,) * self.singular.ndim
+        pair = (one.to(x).reshape(*one.shape, *axes) for one in (level.alpha, level.sigma))
+        self.levels = list(zip(*(one.unbind() for one in pair), noisy, strict=True))
 
     def start(self) -> Carry:
-        """A draw from the prior, restored."""
+        """A draw from the prior, restored where less noise is measured than it has."""
         carry = self.sampler.start()
         alpha, sigma, _ = self.levels[0]
-        rest = (sigma**2 - (alpha * self.spread) ** 2).clamp(min=0).sqrt()
-        return self.restored(carry, 0, alpha * self.known, rest)
+        noise = alpha * self.spread
+        rest = (sigma**2 - noise**2).clamp(min=0).sqrt()
+        return self.restored(carry, 0, alpha * self.known, rest, sigma >= noise)
 
     def step(self, carry: Carry, i: int) -> Carry:
         """The carry after step i, restored.
@@ -114,15 +117,16 @@ class DDRM(Wrapped):
         share = (1 - self.eta**2) ** 0.5 * sigma / torch.where(noise > 0, noise, 1.0)
         mean = alpha * said + torch.where(sure, self.eta_b, share) * gap
         rest = (sigma**2 - (self.eta_b * noise) ** 2).clamp(min=0).sqrt()
-        return self.restored(carry, i + 1, mean, torch.where(sure, rest, self.eta * sigma))
+        std = torch.where(sure, rest, self.eta * sigma)
+        return self.restored(carry, i + 1, mean, std, torch.ones_like(sure))
 
-    def restored(self, carry: Carry, i: int, mean: Tensor, std: Tensor) -> Carry:
-        """The carry with its seen coefficients drawn at the i-th time; given entries stay."""
+    def restored(self, carry: Carry, i: int, mean: Tensor, std: Tensor, where: Tensor) -> Carry:
+        """The carry with seen coefficients drawn at the i-th time; given entries stay."""
         name = self.seen.leaf
         x = carry.x[name]
         c = self.operator.analysis(x)
         drawn = mean + std * self.normal(c, self.beside(i)) if self.levels[i][2] else mean
-        change = torch.where(self.singular > 0, drawn - c, 0.0)
+        change = torch.where((self.singular > 0) & where, drawn - c, 0.0)
         return replace(
             carry, x={**carry.x, name: self.leaf.hold(x + self.operator.synthesis(change))}
         )

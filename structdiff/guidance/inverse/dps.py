@@ -83,7 +83,7 @@ class DPS(Sampler):
         """What a term of log p_t is multiplied by on its way into x_s, inverted.
 
         `shift` moves the estimate by sigma^2 / alpha times its gradient, and the step takes `data`
-        of that.
+        of that. Where x_t is clean, or a step does not move, nothing is moved.
         """
         process: Any = self.process
         self.seen.check_rows(self.batch[self.seen.leaf])
@@ -91,7 +91,8 @@ class DPS(Sampler):
         level = leaf.schedule(leaf.schedule.spread(self.times[:-1]))
         scales = (level.alpha / level.sigma**2).to(leaf.known).unbind()
         steps = (coefficients[self.seen.leaf].data for coefficients in self.coefficients)
-        self.slopes = [self.zeta * scale / data for scale, data in zip(scales, steps, strict=True)]
+        slopes = (self.zeta * scale / data for scale, data in zip(scales, steps, strict=True))
+        self.slopes = [torch.where(torch.isfinite(slope), slope, 0.0) for slope in slopes]
 
     def effective(self, carry: Carry, i: int) -> tuple[Estimates, Carry]:
         """The estimate, moved down the distance."""

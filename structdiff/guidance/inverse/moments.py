@@ -94,7 +94,8 @@ class MomentGuided(Denoiser):
         with torch.enable_grad():
             said = self.denoiser(batch.with_leaves({**batch.leaves, **opened}), t, previous)
             pulled = self.pulled(said[name].value, opened)
-        share = self.share(said[name].value.detach(), pulled[name], t[name])
+        loose = [process[name].free(pull) for pull in pulled[name]]
+        share = self.share(said[name].value.detach(), loose, t[name])
         slopes = {
             n: torch.stack(
                 [

@@ -15,9 +15,10 @@ from structdiff.operators.check import check_operator
 from structdiff.processes.base import Estimate, Process
 from structdiff.processes.gaussian import Gaussian
 from structdiff.processes.leaf import sum_event
+from structdiff.samplers.base import Sampler
 from structdiff.spaces.subspace import Whole
 
-__all__ = ["Observation", "check_factored", "check_noise"]
+__all__ = ["Observation", "check_factored", "check_noise", "check_whole", "row_times"]
 
 
 class Observation:
@@ -55,6 +56,10 @@ class Observation:
         if not bool(torch.isfinite(y).all()):
             msg = f"y must be finite, {int((~torch.isfinite(y)).sum())} of its numbers are not"
             raise ValueError(msg)
+        if y.is_complex():
+            msg = "y must be real: stack real and imaginary parts as two channels, see FourierMask"
+            raise ValueError(msg)
+        y = y if y.is_floating_point() else y.to(torch.get_default_dtype())
         one = y.ndim == len(measured)
         self.operator, self.y = operator, y.unsqueeze(0) if one else y
         self.noise_std, self.leaf = float(noise_std), leaf
@@ -119,6 +124,21 @@ class Observation:
             raise ValueError(msg)
 
 
+def check_whole(seen: Observation, process: Process) -> None:
+    """Refuse a leaf that a pseudo-inverse could lead out of its subspace, or no leaf of R^n.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    seen.check_leaf(process)
+    product: Any = process
+    space = product[seen.leaf].space
+    if not isinstance(space, Whole):
+        has = f"leaf {seen.leaf!r} lives in the subspace {type(space).__name__}"
+        msg = f"{has}, out of which what was measured may lead: use DPS"
+        raise ValueError(msg)
+
+
 def check_noise(seen: Observation, process: Process) -> None:
     """Refuse a leaf whose noise differs between directions.
 
@@ -146,3 +166,12 @@ def check_factored(seen: Observation, process: Process) -> Factored:
         msg = f"{has}: use Matrix.of(operator), which finds them"
         raise ValueError(msg)
     return seen.operator
+
+
+def row_times(sampler: Sampler, name: str) -> Tensor:
+    """When the rows of a leaf are, at each of a sampler's times, `(steps + 1, 1 or rows)`.
+
+    Given entries are earlier than the others of their row, and not looked at.
+    """
+    times = [t[name] for t in sampler.leaf_times[: sampler.steps + 1]]
+    return torch.stack([t.reshape(-1) if t.ndim < 2 else t.flatten(1).amax(1) for t in times])

@@ -10,7 +10,8 @@ deviation c in a direction, x_t leaves
     r_t^2 = c^2 sigma_t^2 / (alpha_t^2 c^2 + sigma_t^2),
 
 which makes the conditional score exact for normal data, N(mean, c^2), with a c for each
-coefficient of the singular basis if their covariance is diagonal there.
+coefficient of the singular basis if their covariance is diagonal there. Given entries that H sees
+beside others count as uncertain as these; `MomentGuided` knows of them.
 
 References:
     Pseudoinverse-Guided Diffusion Models for Inverse Problems (Song, Vahdat, Mardani and Kautz,
@@ -92,8 +93,17 @@ class PiGDM(Denoiser):
     def log_prob(self, said: Mapping[str, Estimate], batch: Batch, t: Any) -> Tensor:
         """log p(y | x_t) of each sample, for what H sees of y: a `Twist`.
 
-        Without noise in y there is no density at clean data, where this is 0.
+        Raises:
+            ValueError: If there is no noise, so that there is no density at clean data, which is
+                where particles get their last weights.
         """
+        if self.seen.noise_std == 0:
+            msg = "noise_std is 0, so that clean data have no density: give the noise that y has"
+            raise ValueError(msg)
+        return self.evidence(said, batch, t)
+
+    def evidence(self, said: Mapping[str, Estimate], batch: Batch, t: Any) -> Tensor:
+        """log p(y | x_t) of each sample; 0 at clean data if there is no noise."""
         name, x = self.seen.leaf, said[self.seen.leaf].value
         self.seen.check_rows(x)
         c = self.operator.analysis(x)
@@ -110,7 +120,7 @@ class PiGDM(Denoiser):
     ) -> Mapping[str, Estimate]:
         """The denoiser's estimates, tilted."""
         guided = Rewarded(
-            self.denoiser, lambda said, seen: self.log_prob(said, seen, t), scale=1.0
+            self.denoiser, lambda said, seen: self.evidence(said, seen, t), scale=1.0
         )
         estimates: Mapping[str, Estimate] = guided(batch, t, previous)
         return estimates

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from structdiff.guidance.inverse.consistent import check_mix
-from structdiff.guidance.inverse.observation import Observation, check_factored
+from structdiff.guidance.inverse.observation import Observation, check_factored, row_times
 from structdiff.samplers.base import Carry, Record, Sampler
 from structdiff.samplers.wrapped import Wrapped
 
@@ -57,6 +57,7 @@ class Projection(Wrapped):
     """
 
     known: Tensor
+    noisy: tuple[Tensor, ...]
     leaf: Any
 
     def __init__(self, sampler: Sampler, seen: Observation, *, mix: float = 1.0) -> None:
@@ -72,6 +73,7 @@ class Projection(Wrapped):
         self.seen.check_rows(x)
         self.leaf = process[self.seen.leaf]
         self.known = self.operator.pinv(self.seen.y.to(x)).expand_as(x)
+        self.noisy = row_times(self.sampler, self.seen.leaf).unbind()
 
     def start(self) -> Carry:
         """A draw from the prior, mixed."""
@@ -87,7 +89,7 @@ class Projection(Wrapped):
         """Leaves at the i-th time with the measured part; given entries stay."""
         batch, name = self.sampler.batch, self.seen.leaf
         random = self.beside(i).scoped(leaf=name, ids=batch.ids, layout=batch.layouts[name])
-        noisy = self.leaf.diffuse(self.known, self.sampler.times[i].to(batch.device), random)
+        noisy = self.leaf.diffuse(self.known, self.noisy[i], random)
         c = self.operator.analysis(noisy - record[name])
         seen = torch.where(self.operator.values(c) > 0, c, 0.0)
         x = record[name] + self.mix * self.operator.synthesis(seen)
