@@ -106,7 +106,15 @@ class Blackout(Leaf, Markov, Conditional):
         return sum_event(self.free(torch.where(x_1 == 0, 0.0, -torch.inf)))
 
     def diffuse(self, x_0: Tensor, t: Tensor, random: Randomness) -> Tensor:
-        """Those that live on."""
+        """Those that live on.
+
+        Raises:
+            ValueError: If a count is out of range; on a CPU alone, where looking costs no wait.
+        """
+        if x_0.device.type == "cpu" and bool(((x_0 < 0) | (x_0 > self.largest)).any()):
+            has = f"counts go from {int(x_0.min())} to {int(x_0.max())}"
+            msg = f"{has}, but they must be from 0 to largest = {self.largest}"
+            raise ValueError(msg)
         return self.draw(x_0, self.alpha(t, x_0), random)
 
     def corrupt(self, x_s: Tensor, s: Tensor, t: Tensor, random: Randomness) -> Tensor:

@@ -70,7 +70,8 @@ class Degradation(Leaf):
         event: Shape of one row.
 
     Raises:
-        ValueError: If the degradation is not the identity at severity 0.
+        ValueError: If the degradation is not the identity at severity 0, or severities are not
+            in [0, 1].
 
     Example:
         >>> from structdiff.batch import Batch
@@ -89,6 +90,11 @@ class Degradation(Leaf):
         event: Sequence[int] = (),
     ) -> None:
         super().__init__(schedule or Flow(), event)
+        sigma = self.schedule.sigma(torch.linspace(0, 1, 101, dtype=torch.float64))
+        if not bool(((sigma >= 0) & (sigma <= 1)).all()):
+            name, most = type(self.schedule).__name__, float(sigma.max())
+            msg = f"severities must be in [0, 1], sigma of {name} goes to {most:.3g}: use Flow()"
+            raise ValueError(msg)
         self.degrade, self.ending = degrade, ending
         count = math.prod(self.event)
         probe = torch.linspace(-1, 1, 2 * count).reshape(2, *self.event)
@@ -197,15 +203,16 @@ class Degradation(Leaf):
         return x_t
 
 
-def fading(to: Tensor) -> Degrade:
+def fading(to: Tensor | float) -> Degrade:
     """(1 - severity) x_0 + severity `to`: linear in the severity.
 
     Arguments:
         to: What is left at the end, `(*event)` or a number.
     """
+    end = torch.as_tensor(to)
 
     def degrade(x_0: Tensor, severity: Tensor) -> Tensor:
-        return torch.lerp(x_0, to.to(x_0).expand_as(x_0), severity.expand_as(x_0))
+        return torch.lerp(x_0, end.to(x_0).expand_as(x_0), severity.expand_as(x_0))
 
     return degrade
 

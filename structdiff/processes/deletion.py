@@ -103,9 +103,12 @@ class Deletion:
             random: Where the noise comes from.
 
         Raises:
-            ValueError: If leaves have different rows, or some are given.
+            ValueError: If leaves have different rows or edges, some are given, or t is before s.
         """
         layout = _rows(batch)
+        if t < s:
+            msg = f"t must be at least s, got {t} after {s}: `grow` goes back to data"
+            raise ValueError(msg)
         source = random.scoped(leaf="rows", ids=batch.ids, layout=layout)
         u = source.uniform((layout.rows,), torch.float64, batch.device)
         early = self.alpha(s)
@@ -130,7 +133,7 @@ class Deletion:
             random: Where the noise comes from.
 
         Raises:
-            ValueError: If leaves have different rows, or some are given.
+            ValueError: If leaves have different rows or edges, or some are given.
         """
         _rows(batch)
         none = torch.zeros(0, dtype=torch.long, device=batch.device)
@@ -166,6 +169,9 @@ class Deletion:
 def _rows(batch: Batch) -> Layout:
     """The one layout of all leaves."""
     counts = {name: layout.counts for name, layout in batch.layouts.items()}
+    if any(layout.nodes is not None for layout in batch.layouts.values()):
+        msg = "deletion cannot take edge rows, which name their nodes: make edges anew afterwards"
+        raise ValueError(msg)
     if len(set(counts.values())) > 1 or batch.given:
         must = "deletion needs leaves of the same rows, none of them given"
         msg = f"{must}, got {sorted(counts)} with {sorted(batch.given)} given: give conditions"

@@ -16,7 +16,11 @@ the data is the mean of this rate, which is affine in
 the point that Gaussian noise with this rate would come from: for a small theta x_0 itself. Its
 posterior mean is the estimate. A step finds the g of the estimate's rate, takes it by the map to
 the shape (1 - f) k_s with f = eta^2 (1 - k_s / k_t), and adds fresh noise of shape f k_s. It is
-exact where x_0 is known, of first order else, and for a small theta that of `Gaussian`.
+exact where x_0 is known, and for a small theta that of `Gaussian`. Else it is of first order as
+long as shapes stay above 1 or so. Below, the density is infinite at the end of its support, which
+finite steps overshoot however many they are: records with a high x_0 are lost, and states arise
+that no record can have led to. So a grid should end, before `CLEAN`, while sigma_t / alpha_t is at
+least theta, or theta be small: 0.001 in the paper.
 
 References:
     Denoising Diffusion Gamma Models (Nachmani, San Roman and Wolf, 2021).

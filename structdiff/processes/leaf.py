@@ -65,6 +65,9 @@ class Leaf(Process, ABC):
     levels_by_entry = False
     """Whether the schedule may have noise levels by entry."""
 
+    hint = ""
+    """What is said where rows do not have the event's shape."""
+
     layout: Layout
     known: Tensor
     held: Tensor | None
@@ -99,7 +102,7 @@ class Leaf(Process, ABC):
         known = batch.leaves[name]
         if tuple(known.shape[1:]) != self.event:
             rows = f"leaf {name!r} has rows of shape {tuple(known.shape[1:])}"
-            msg = f"{rows}, but its process expects event {self.event}"
+            msg = f"{rows}, but its process expects event {self.event}{self.hint}"
             raise ValueError(msg)
         dtype = self.state_dtype()
         if known.dtype != dtype and not (known.is_floating_point() and dtype.is_floating_point):

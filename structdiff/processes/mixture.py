@@ -9,7 +9,9 @@ that with f = eta^2 (1 - SNR_t / SNR_s) a step
     e_t = (x_t - alpha_t x_0) / sigma_t,    c ~ p(c | e_t)
 
 brings q(x_t | x_0) to q(x_s | x_0) exactly, for every eta; at eta 0 it is DDIM's. The component is
-drawn afresh at each step, so that no path has to be kept.
+drawn afresh at each step, so that no path has to be kept. (The paper draws one at each forward
+step, so that many steps add up to normal noise. Here the noise of a path's steps is not
+independent, and its variance is the schedule's from the data on, not between two noisy times.)
 
 The estimate is the posterior mean of x_0. With an uncertain x_0 a walk at eta 0 is of first order;
 one with fresh noise has a bias that finer grids do not remove, since the component depends on more
@@ -69,6 +71,10 @@ class MixtureNoise(AdditiveLeaf):
         0
     """
 
+    means: Tensor
+    stds: Tensor
+    log_weights: Tensor
+
     def __init__(
         self,
         schedule: Schedule,
@@ -92,8 +98,9 @@ class MixtureNoise(AdditiveLeaf):
         share = share / share.sum()
         centre = (share * means).sum()
         scale = (share * (stds.square() + (means - centre).square())).sum().sqrt()
-        self.means, self.stds = (means - centre) / scale, stds / scale
-        self.log_weights = share.log()
+        self.register_buffer("means", (means - centre) / scale, persistent=False)
+        self.register_buffer("stds", stds / scale, persistent=False)
+        self.register_buffer("log_weights", share.log(), persistent=False)
 
     def components(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Means, deviations and log-weights in the dtype of x."""

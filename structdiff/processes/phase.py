@@ -46,7 +46,7 @@ from torch import Tensor
 from structdiff.parameterisations import Parameterisation
 from structdiff.processes.base import Estimate, Scored, Tractable
 from structdiff.processes.leaf import check_falling, expand, sum_event
-from structdiff.processes.phase_leaf import PairLeaf, with_velocities
+from structdiff.processes.phase_leaf import PairLeaf, whole_pairs, with_velocities
 from structdiff.processes.phase_matrices import Entries, apply, cholesky, entries, inverse, whiten
 from structdiff.processes.phase_motion import PhaseMotion
 from structdiff.processes.phase_steps import Matrices, euler_steps, exact_steps, split_steps
@@ -208,7 +208,7 @@ class PhaseSpace(PairLeaf, Tractable, Scored):
     def diffusion(self, v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """tau' Q v."""
         speed = self.motion.speed(self.pair_times(t)).to(x_t.device, x_t.dtype)
-        moved = apply(entries(self.motion.noise, x_t), v)
+        moved = apply(self.motion.diffusion, v)
         return self.free_both(torch.stack([expand(speed, p) * p for p in moved.unbind(1)], 1))
 
     def tangent(self, x_t: Tensor, v: Tensor) -> Tensor:
@@ -238,12 +238,15 @@ class PhaseSpace(PairLeaf, Tractable, Scored):
     def leap(self, times: Tensor) -> Sequence[PhaseStep]:
         """Euler-Maruyama steps of the reverse SDE, in t.
 
+        A step to `CLEAN`, or from a time at which the motion has ended, is that of `plan`.
+
         Raises:
             ValueError: If times rise.
         """
         check_falling(times)
         frozen, exact = euler_steps(self.motion, times), exact_steps(self.motion, times, 1.0)
-        return self.steps_of(frozen.but(exact, times[1:] < 0))
+        ended = self.motion.speed(times[:-1]) == 0
+        return self.steps_of(frozen.but(exact, ended | (times[1:] < 0)))
 
     def split(self, times: Tensor) -> list[tuple[PhaseStep, PhaseStep]]:
         """Two parts of each step, between which the estimate is asked for; see `split_steps`.
@@ -307,8 +310,8 @@ class PhaseSpace(PairLeaf, Tractable, Scored):
         return x_t
 
     def graft(self, x_t: Tensor, known: Tensor, held: Tensor) -> Tensor:
-        """Known pairs in place."""
-        return torch.where(expand(held, x_t), known, x_t)
+        """Known pairs in place, whole ones where the mask names one of the two."""
+        return torch.where(expand(whole_pairs(held), x_t), known, x_t)
 
     def log_prob(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
         """Log density of N(Psi u_0, Sigma), per row."""

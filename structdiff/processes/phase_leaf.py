@@ -16,7 +16,7 @@ from structdiff.processes.phase_motion import PhaseMotion
 from structdiff.random import Randomness
 from structdiff.schedules import Level
 
-__all__ = ["PairLeaf", "with_velocities"]
+__all__ = ["PairLeaf", "whole_pairs", "with_velocities"]
 
 
 class PairLeaf(Leaf, ABC):
@@ -26,6 +26,8 @@ class PairLeaf(Leaf, ABC):
         motion: How pairs move; it is their schedule too.
         event: Shape of one position.
     """
+
+    hint = ": positions with velocities, see with_velocities(x)"
 
     def __init__(self, motion: PhaseMotion, event: Sequence[int]) -> None:
         super().__init__(motion, (2, *event))
@@ -47,11 +49,9 @@ class PairLeaf(Leaf, ABC):
     @final
     def hold_pairs(self, u: Tensor) -> Tensor:
         """u with given pairs at their known values."""
-        held = self.held_pairs
-        if held is None:
+        if self.held is None:
             return u
-        mask = held if held.ndim == 1 else held.unsqueeze(1)
-        return torch.where(expand(mask, u), self.known, u)
+        return torch.where(expand(whole_pairs(self.held), u), self.known, u)
 
     @final
     def free_pairs(self, per_pair: Tensor) -> Tensor:
@@ -124,3 +124,13 @@ def with_velocities(x: Tensor) -> Tensor:
         [[3.0, 0.0]]
     """
     return torch.stack([x, torch.zeros_like(x)], 1)
+
+
+def whole_pairs(mask: Tensor) -> Tensor:
+    """A mask of rows, or of entries as one of pairs, `(rows, 1, *event)`.
+
+    Example:
+        >>> whole_pairs(torch.tensor([[True, False], [False, False]])).tolist()
+        [[True], [False]]
+    """
+    return mask if mask.ndim == 1 else mask.any(1, keepdim=True)

@@ -135,8 +135,9 @@ class PhaseMotion(Schedule):
         return torch.where(time < 0, 0.0, passed / self.rate)
 
     def speed(self, t: Tensor) -> Tensor:
-        """d tau / dt, float64; 0 at `CLEAN`."""
-        return -self.schedule.decay(t) / self.rate
+        """d tau / dt, float64; 0 at `CLEAN` and where the motion has come to its end."""
+        done = self.first - self.schedule.log_alpha(t.double().clamp(min=0)) >= _LONGEST
+        return torch.where(done, 0.0, -self.schedule.decay(t) / self.rate)
 
     def _turns(self, tau: Tensor) -> tuple[Tensor, Tensor]:
         """e^{mu tau} C and e^{mu tau} S."""

@@ -33,6 +33,7 @@ from structdiff.processes import Conditional, Estimate, Flowing, Markov, Process
 from structdiff.processes.gamma import GammaNoise
 from structdiff.processes.gamma_law import gamma_quantile, rate, rate_inverse, reshaped
 from structdiff.processes.mixture import MixtureNoise
+from structdiff.random import Tempered
 from structdiff.schedules import CLEAN
 from structdiff.testing import ExactDenoiser, laws, sort_records
 from tests.processes.cases import grid, time
@@ -206,6 +207,20 @@ def test_a_small_scale_is_gaussian_noise() -> None:
     torch.testing.assert_close(density, expected, rtol=0, atol=5e-3)
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_a_mixture_of_one_steps_as_gaussian_noise_does(eta: float) -> None:
+    """Between close times, where much of the noise is carried."""
+    mixture, x_0 = many(MixtureNoise(Linear(), torch.tensor([3.0]), torch.tensor([2.0])), 6)
+    plain = Gaussian(Linear()).bind(Batch.of(x_0))
+    x_t = plain.diffuse(x_0, time(0.5), Generator(0))
+    (ours,), (theirs,) = (p.plan(grid(0.5, 0.48), eta) for p in (mixture, plain))
+    guess = Estimate(x_0 - 1)
+    still = Tempered(Generator(0), 0.0)
+    a, b = mixture.step(x_t, guess, ours, still), plain.step(x_t, guess, theirs, still)
+    torch.testing.assert_close(a, b)
+    assert float(ours[3] * ours[4].sqrt()) == pytest.approx(float(theirs.noise), abs=1e-12)
+
+
 @cases
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ends_of_steps(process: Process, eta: float) -> None:
@@ -258,6 +273,25 @@ def test_records_return_in_proportion_beside_classes(process: Process, factory: 
     assert float((record < 0).double().mean()) < 2 / steps
     for k, weight in enumerate(weights.tolist()):
         share = float((record == k).double().mean())
+        assert abs(share - weight) < 4 * math.sqrt(weight * (1 - weight) / rows) + 3 / steps
+
+
+@pytest.mark.parametrize("factory", [DDIM, DDPM])
+@pytest.mark.parametrize(("scale", "end"), [(0.2, 0.06), (0.7, 0.2)])
+def test_gamma_walks_of_shapes_above_one_keep_proportions(
+    factory: Callable, scale: float, end: float
+) -> None:
+    """In float64, where no rounding hides a state outside the support."""
+    process, steps, rows = GammaNoise(Linear(), scale), 50, 300
+    assert k_of(process, end) == pytest.approx(1.0, abs=0.1)
+    data = Batch.of(torch.tensor([-1.0, 0.2, 1.3]).double())
+    weights = torch.tensor([0.5, 0.2, 0.3])
+    denoiser = ExactDenoiser(Product({"x": process}), data, weights)
+    sampler = factory(denoiser, UniformLogSNR(Linear(), steps, end=end))
+    start = Batch.of(torch.zeros(rows, dtype=torch.float64))
+    found = (sampler.sample(start, Generator(0))["x"][:, None] - data["x"]).abs().argmin(1)
+    for k, weight in enumerate(weights.tolist()):
+        share = float((found == k).double().mean())
         assert abs(share - weight) < 4 * math.sqrt(weight * (1 - weight) / rows) + 3 / steps
 
 

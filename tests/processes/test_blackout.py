@@ -189,11 +189,18 @@ def test_given_counts_ragged_rows_and_times() -> None:
         (lambda: Blackout(Flow(), 0), "largest must be at least 1, got 0"),
         (lambda: many(3)[0].plan(grid(0.7, 0.3), 0.0), "eta must be 1, got 0.0"),
         (lambda: many(3)[0].plan(grid(0.3, 0.7), 1.0), "times must fall"),
+        (lambda: drawn([-2, 3]), "counts go from -2 to 3, but they must be from 0 to largest = 9"),
+        (lambda: drawn([2, 12]), "counts go from 2 to 12, but they must be from 0 to largest"),
     ],
 )
 def test_refusals(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def drawn(counts: list[int]) -> Tensor:
+    x_0 = torch.tensor(counts)
+    return Blackout(Flow(), 9).bind(Batch.of(x_0)).diffuse(x_0, time(0.5), Generator(0))
 
 
 def test_a_deterministic_sampler_is_refused() -> None:

@@ -17,6 +17,7 @@ from structdiff import (
     Denoising,
     Flow,
     Generator,
+    Geometric,
     Heun,
     Multistep,
     Product,
@@ -175,6 +176,10 @@ def test_it_learns_and_samples_beside_classes() -> None:
     [
         (lambda: Degradation(lambda x, s: x + 1), "degrade must be the identity at severity 0"),
         (lambda: Degradation(lambda x, s: x[:1], event=(2,)), "keep shapes, on rows of shape"),
+        (
+            lambda: Degradation(fading(0.5), schedule=Geometric(0.01, 100.0)),
+            "severities must be in .0, 1., sigma of Geometric goes to 100",
+        ),
         (lambda: covering(torch.tensor([0.0, 1.0])), "order must be in .0, 1., got 0 to 1"),
         (lambda: covering(PLACES, -1.0), "softness must be at least 0"),
         (lambda: blurring(0.0), "width must be positive"),

@@ -128,3 +128,10 @@ def test_refusals() -> None:
     )
     with pytest.raises(ValueError, match="leaves of the same rows, none of them given"):
         Deletion(Flow()).corrupt(batch, CLEAN, 0.5, Generator(0))
+    with pytest.raises(ValueError, match="t must be at least s, got 0.3 after 0.5"):
+        Deletion(Flow()).corrupt(many([2, 1]), 0.5, 0.3, Generator(0))
+    nodes = Layout.ragged([3])
+    edges = Layout((3,), nodes.sample, torch.tensor([[0, 0, 1], [1, 2, 2]]))
+    triangle = Batch({"x": torch.zeros(3), "bond": torch.zeros(3)}, {"x": nodes, "bond": edges})
+    with pytest.raises(ValueError, match="deletion cannot take edge rows"):
+        Deletion(Flow()).corrupt(triangle, CLEAN, 0.5, Generator(0))

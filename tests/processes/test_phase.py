@@ -38,7 +38,7 @@ from structdiff.processes.phase_motion import PhaseMotion, critically_damped, he
 from structdiff.processes.phase_steps import exact_steps
 from structdiff.samplers.splitting import SymmetricSplitting
 from structdiff.schedules import CLEAN
-from structdiff.testing import ExactDenoiser, Impulses, sort_records, walk
+from structdiff.testing import ExactDenoiser, Impulses, laws, sort_records, walk
 from tests.processes.cases import grid, time
 
 MOTIONS = {
@@ -115,6 +115,20 @@ def test_short_motions_keep_their_digits(motion: PhaseMotion) -> None:
         torch.testing.assert_close(motion.scatter(2 * h), joined, rtol=1e-11, atol=1e-15)
 
 
+@pytest.mark.parametrize("mass", [0.25, 2.0])
+def test_critical_damping_has_the_covariance_of_the_paper(mass: float) -> None:
+    """Dockhorn et al., appendix B, at friction G = 2 sqrt(M), from a velocity of variance v."""
+    motion = critically_damped(Linear(), mass=mass)
+    assert motion.gap == 0
+    tau, g, v = float(motion.tau(time(0.4))), 2 * math.sqrt(mass), 0.04 * mass
+    grown = math.exp(4 * tau / g)
+    place = grown - 1 - 4 * tau / g - 8 * tau**2 / g**2 + 16 * tau**2 * v / g**4
+    both = 4 * tau * v / g**2 + 4 * tau**2 / g - 8 * tau**2 * v / g**3
+    speed = g**2 / 4 * (grown - 1) + tau * g + v * (1 - 2 * tau / g) ** 2 - 2 * tau**2
+    expected = torch.tensor([[place, both], [both, speed]], dtype=torch.float64) / grown
+    torch.testing.assert_close(motion.state(time(0.4)).covariance, expected)
+
+
 def test_momentum_is_the_limit_of_the_heavy_ball() -> None:
     """x_{n+1} = x_n - k h^2 x_n + (1 - c h)(x_n - x_{n-1}) + h sqrt(2 k c h) z, by its moments."""
     k, c, h, length = 1.0, 2.0, 1e-4, 1.5
@@ -161,6 +175,13 @@ def test_the_stochastic_step_is_bayes(motion: PhaseMotion, t: float, s: float) -
     got = exact_steps(motion, grid(t, s), 1.0)
     torch.testing.assert_close(got.keep[0], gain, rtol=1e-7, atol=1e-8)
     torch.testing.assert_close(got.noise[0] @ got.noise[0].mT, left, rtol=1e-6, atol=1e-11)
+
+
+@motions
+def test_noise_in_two_parts_is_noise_at_once(motion: PhaseMotion) -> None:
+    data = Batch.of(with_velocities(torch.tensor([-1.0, 0.4, 1.3]).double()))
+    product = Product({"x": PhaseSpace(motion, Data())})
+    laws.semigroup(laws.Bench(product, data, 1500, 0.4, 0.7, 1, 5.0, 0))
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
@@ -519,3 +540,33 @@ def test_splitting_needs_a_phase_space() -> None:
     denoiser = ExactDenoiser(process, Batch.of(torch.zeros(2)))
     with pytest.raises(ValueError, match="must be a PhaseSpace, none is: use DDPM or Leaping"):
         SymmetricSplitting(denoiser, UniformLogSNR(Linear(), 4))
+
+
+def test_known_pairs_are_put_in_place_whole() -> None:
+    """Whichever of the two a mask names: else a replaced position keeps a velocity not its own."""
+    process = PhaseSpace(critically_damped(Linear()), event=(2,))
+    known = torch.randn(2, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x_t = torch.zeros_like(known)
+    held = with_velocities(torch.tensor([[True, False], [False, False]]))
+    pairs = torch.tensor([[True, False], [False, False]]).unsqueeze(1).expand(2, 2, 2)
+    for mask in (held, held.flip(1)):
+        got = process.graft(x_t, known, mask)
+        assert torch.equal(got, torch.where(pairs, known, x_t))
+        imposed = process.impose(Estimate(x_t), known, mask, x_t, time(0.5)).value
+        assert torch.equal(imposed, got)
+
+
+def test_at_its_end_the_motion_stands_still() -> None:
+    """Where the clock of a schedule is infinite: no velocity, and the step of the plan."""
+    process = one(PhaseSpace(critically_damped(Cosine())), 3)
+    u = process.prior(Generator(0))
+    assert not process.velocity(Estimate(process.known), u, time(1.0)).any()
+    (leap,), (plan,) = (p(grid(1.0, 0.8)) for p in (process.leap, lambda x: process.plan(x, 1.0)))
+    for a, b in zip(leap[:3], plan[:3], strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_positions_alone_are_refused_with_the_cure() -> None:
+    process = PhaseSpace(critically_damped(Linear()), event=(3,))
+    with pytest.raises(ValueError, match=r"expects event \(2, 3\): positions with velocities"):
+        process.bind(Batch.of(torch.zeros(4, 3)))
