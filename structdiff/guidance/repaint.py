@@ -32,6 +32,7 @@ from structdiff.batch import Batch
 from structdiff.processes import Markov
 from structdiff.random import Displaced, Randomness
 from structdiff.samplers import Carry, Sampler, Walk
+from structdiff.samplers.wrapped import check_sampler
 
 __all__ = ["RePaint"]
 
@@ -71,9 +72,9 @@ class RePaint(Walk):
         repeats: How often a block is taken, at least 1.
 
     Raises:
-        ValueError: If the process is not Markov, a number is out of range, or the leaves or masks
-            do not fit the process; on a call, if the rows are not those of the batch or the
-            sampler uses estimates of earlier steps.
+        ValueError: If the walk is no Sampler, the process is not Markov, a number is out of range,
+            or the leaves or masks do not fit the process; on a call, if the rows are not those of
+            the batch or the sampler uses estimates of earlier steps.
 
     Example:
         >>> import torch
@@ -96,6 +97,7 @@ class RePaint(Walk):
     def __init__(
         self, sampler: Sampler, known: Batch, *, jump: int = 10, repeats: int = 10
     ) -> None:
+        check_sampler(sampler)
         if jump < 1 or repeats < 1:
             msg = f"jump and repeats must be at least 1, got {jump} and {repeats}"
             raise ValueError(msg)

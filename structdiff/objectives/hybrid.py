@@ -19,6 +19,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -32,9 +33,13 @@ from structdiff.objectives.bounds import StepBound
 from structdiff.objectives.denoising import Denoising, Objective, Terms, per_entry
 from structdiff.objectives.times import TimeDistribution, UniformTimes
 from structdiff.objectives.weights import Weight
+from structdiff.parameterisations import Noise, Parameterisation
+from structdiff.parameterisations.heads import InterpolatedVariance
+from structdiff.processes.gaussian import Gaussian
 from structdiff.random import Randomness
+from structdiff.schedules import Discrete, UniformTime
 
-__all__ = ["Hybrid", "VarianceMatching"]
+__all__ = ["Hybrid", "VarianceMatching", "improved_ddpm"]
 
 
 class Hybrid(Objective):
@@ -75,6 +80,38 @@ class Hybrid(Objective):
             terms = self.bound.terms(denoiser.process, steps, look._replace(estimate=held))
             leaves = {n: leaf + self.factor * terms[n] for n, leaf in leaves.items()}
         return Terms(leaves, clock)
+
+
+def improved_ddpm(
+    steps: int = 1000, event: tuple[int, ...] = (), mean: Parameterisation | None = None
+) -> tuple[Gaussian, Hybrid]:
+    """Improved DDPM: cosine betas, a learned variance of the steps, the hybrid loss.
+
+    Draw with `DDPM` on the chain's own times, `UniformTime(steps)`, or on fewer of them.
+
+    Arguments:
+        steps: Number of steps of the chain, at least 1.
+        event: Shape of a row; the network gives two numbers for each entry, on a last axis.
+        mean: What the first of them predicts; `Noise()` by default, as in the paper. The last
+            alpha of cosine betas is so small that noise must be known very well there: with few
+            steps or little training take `Velocity()`.
+
+    Returns:
+        The process of a leaf, and the objective, with 0.001 of the bound in bits.
+
+    Raises:
+        ValueError: If there is no step.
+
+    Example:
+        >>> process, objective = improved_ddpm(100, event=(3,))
+        >>> objective.bound.steps
+        100
+    """
+    if steps < 1:
+        msg = f"steps must be at least 1, got {steps}: the paper has 4000"
+        raise ValueError(msg)
+    process = Gaussian(Discrete.cosine(steps), InterpolatedVariance(mean or Noise()), event=event)
+    return process, Hybrid(StepBound(UniformTime(steps)), 1e-3 / math.log(2))
 
 
 class VarianceMatching(Objective):

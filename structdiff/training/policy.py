@@ -9,6 +9,17 @@ the policy gradient is that of
 whose clipped ratios let one set of walks serve several updates. Steps that draw nothing (to clean
 data on R^n and manifolds) decide nothing.
 
+A step has such a density if it is one draw around an estimate that does not depend on that draw:
+
+- of `DDPM`, `Leaping`, `Staggered`, and of `DDIM`, `Multistep` and `DPMSolver` with eta > 0;
+- given what they drew on the way to the estimate, of `Heun` with eta > 0 and of
+  `SymmetricSplitting`, whose walks need noise by address (`Counter`);
+- not of `Churn` and `AnnealedLangevin`, whose eta is 0: what they draw is the state that they
+  estimate from; nor of `StochasticRungeKutta`, whose second estimate is made where the noise of
+  its step led to;
+- not of what walks around samplers, `PredictorCorrector`, `LangevinCorrector` and `Restart`
+  among them: there are draws beside the steps. Train the sampler inside, and wrap it afterwards.
+
 References:
     Training Diffusion Models with Reinforcement Learning (Black et al., 2023), section 4.3.
     https://arxiv.org/abs/2305.13301

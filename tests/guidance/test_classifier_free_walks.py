@@ -11,17 +11,35 @@ from structdiff import (
     DDIM,
     DDPM,
     Batch,
+    Categorical,
     Cosine,
+    Flow,
     Gaussian,
     Generator,
     Heun,
     Multistep,
     Product,
     UniformTime,
+    absorbing,
 )
 from structdiff.guidance import ClassifierFree
+from structdiff.samplers.churn import Churn
+from structdiff.samplers.corrector import PredictorCorrector
+from structdiff.samplers.coupled import Coupled
+from structdiff.samplers.langevin import AnnealedLangevin, LangevinCorrector
+from structdiff.samplers.leaping import Leaping
+from structdiff.samplers.picard import Picard
+from structdiff.samplers.pseudo import PNDM
+from structdiff.samplers.remasking import Remasking
+from structdiff.samplers.restart import Restart
+from structdiff.samplers.routing import Routed
+from structdiff.samplers.runge_kutta import StochasticRungeKutta
+from structdiff.samplers.singlestep import Singlestep
+from structdiff.samplers.solvers import DEIS, DPMSolver, UniPC
+from structdiff.samplers.staggered import Staggered
 from structdiff.testing import ExactDenoiser
 from tests.guidance.mixtures import (
+    LABELS,
     WEIGHTS,
     A,
     B,
@@ -94,13 +112,54 @@ SAMPLERS = {
     "Heun": Heun,
     "Multistep2": lambda d, g: Multistep(d, g, order=2),
     "Multistep3": lambda d, g: Multistep(d, g, order=3),
+    "Singlestep": lambda d, g: Singlestep(d, g, order=3),
+    "Churn": lambda d, g: Churn(d, g, Cosine()),
+    "Leaping": Leaping,
+    "DPMSolver": DPMSolver,
+    "UniPC": UniPC,
+    "DEIS": lambda d, g: DEIS(d, g, order=3),
+    "PredictorCorrector": lambda d, g: PredictorCorrector(DDPM(d, g)),
+    "Remasking": lambda d, g: Remasking(DDPM(d, g), 0.2),
+    "Restart": lambda d, g: Restart(Heun, d, g, interval=(0.1, 0.9)),
+    "Staggered": lambda d, g: Staggered(d, g, lag=0.5),
+    "Picard": lambda d, g: Picard(DDPM(d, g)),
 }
+ON_REALS = {
+    "PNDM": PNDM,
+    "StochasticRungeKutta": StochasticRungeKutta,
+    "AnnealedLangevin": AnnealedLangevin,
+    "LangevinCorrector": lambda d, g: LangevinCorrector(DDPM(d, g)),
+    "Coupled": Coupled,
+}
+ON_MASKS = {"Routed": Routed}
 
 
-@pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS)
-def test_every_sampler_without_condition_is_the_unconditional_one(make):
-    """A23: bit for bit; and with w = 1 it is the conditional one."""
-    denoiser, batch = world()
+def with_one_leaf(name, leaf):
+    """The world's records of one leaf, and noise."""
+    whole, _ = world()
+    process, data = Product({name: leaf}), Batch.of({name: whole.denoiser.data[name]})
+    denoiser = Counted(Records(process, data, WEIGHTS, LABELS))
+    noisy = Batch.of(process.bind(data).prior(Generator(3)))
+    return denoiser, noisy.with_condition({"c": torch.tensor([0, 1, 1, 0, 1])})
+
+
+WORLDS = (
+    [pytest.param(make, world, id=name) for name, make in SAMPLERS.items()]
+    + [
+        pytest.param(make, lambda: with_one_leaf("x", Gaussian(Cosine(), event=(2,))), id=name)
+        for name, make in ON_REALS.items()
+    ]
+    + [
+        pytest.param(make, lambda: with_one_leaf("z", Categorical(Flow(), absorbing(3))), id=name)
+        for name, make in ON_MASKS.items()
+    ]
+)
+
+
+@pytest.mark.parametrize(("make", "of"), WORLDS)
+def test_every_sampler_without_condition_is_the_unconditional_one(make, of):
+    """Bit for bit; and with w = 1 it is the conditional one."""
+    denoiser, batch = of()
     plain = ExactDenoiser(denoiser.process, denoiser.denoiser.data, WEIGHTS)
     bare = Batch(batch.leaves, batch.layouts)
     runs = {

@@ -192,6 +192,47 @@ def test_the_minimiser_of_a_linear_model_is_the_posterior_mean() -> None:
     torch.testing.assert_close(score, -torch.linalg.inv(noisy), rtol=0, atol=1e-6)
 
 
+def test_its_gradient_is_that_of_explicit_score_matching() -> None:
+    """W01: of sigma^2 / 2 |score - grad log p_t|^2 over a mixture, which is known, by autograd."""
+    mean = torch.tensor([[1.5, 0.0], [-1.0, 0.5]], dtype=torch.float64)
+    std = torch.tensor([0.3, 0.5], dtype=torch.float64)
+    share = torch.tensor([0.4, 0.6], dtype=torch.float64)
+    denoiser, t = NetworkDenoiser(Counting(), gaussian()), 0.4
+    level = Linear()(torch.tensor(t, dtype=torch.float64))
+    variance = (level.alpha * std) ** 2 + level.sigma**2
+
+    def draw(rows: int, random: Generator) -> Batch:
+        which = (random.uniform((rows,), torch.float64, "cpu") > share[0]).long()
+        noise = random.normal((rows, 2), torch.float64, "cpu")
+        return Batch.of(mean[which] + std[which, None] * noise)
+
+    def explicit(batch: Batch, random: Generator) -> Tensor:
+        process: Any = denoiser.process.bind(batch)
+        times = process.times(torch.tensor(t, dtype=torch.float64))
+        x_t = process.diffuse(batch.leaves, times, random)
+        x = x_t["x"].clone().requires_grad_()
+        gap = (x[:, None] - level.alpha * mean).square().sum(2)
+        density = (share.log() - variance.log() - 0.5 * gap / variance).logsumexp(1)
+        (slope,) = torch.autograd.grad(density.sum(), x)
+        score = process.score(denoiser(batch.with_leaves(x_t), times, None), x_t, times)["x"]
+        return level.sigma**2 / 2 * (score - slope).square().sum(1).mean()
+
+    objective, found = Denoising(SNR(), Only(t)), []
+    for seed in range(40):
+        random = Generator(seed)
+        losses = (
+            objective(denoiser, draw(2000, random), random).total,
+            explicit(draw(2000, random), random),
+        )
+        weights = [denoiser.backbone.matrix]
+        found.append(torch.stack([torch.autograd.grad(loss, weights)[0] for loss in losses]))
+    gradients = torch.stack(found)
+    gap = gradients[:, 0] - gradients[:, 1]
+    error = gap.std(0) / len(gap) ** 0.5
+    assert bool((gap.mean(0).abs() < 4 * error).all())
+    assert bool((gradients.mean(0).abs().amax(0) > 20 * error).any())
+
+
 def mixed() -> tuple[Product, Batch]:
     process = Product(
         {"x": Gaussian(Cosine(), event=(2,)), "k": Categorical(Flow(), absorbing(3))}

@@ -26,7 +26,7 @@ from structdiff import (
 from structdiff.denoiser import Denoiser
 from structdiff.nn import ClockEmbedding
 from structdiff.objectives import SNR, Objective, TimeDistribution
-from structdiff.objectives.hybrid import Hybrid, VarianceMatching
+from structdiff.objectives.hybrid import Hybrid, VarianceMatching, improved_ddpm
 from structdiff.parameterisations import Data, Noise, Velocity
 from structdiff.parameterisations.heads import InterpolatedVariance, ResidualVariance
 from structdiff.processes import Estimate, affine
@@ -137,22 +137,39 @@ def train(denoiser: NetworkDenoiser, objective: Objective, steps: int = 200) -> 
 
 
 def test_improved_ddpm_has_a_lower_bound_than_ddpm() -> None:
-    """Cosine, learned variance and the hybrid loss, against the linear chain and beta or tilde.
+    """The preset (cosine, learned variance, hybrid loss), against linear betas, beta or tilde.
 
     In nats of the same networks with the same training, on held-out points.
     """
     linear = Gaussian(Discrete.ddpm(), Velocity(), event=(2,))
     plain = NetworkDenoiser(Network(1), Product({"x": linear}))
     train(plain, Denoising(SNR()))
-    cosine = Gaussian(Discrete.cosine(20), InterpolatedVariance(Velocity()), event=(2,))
+    cosine, hybrid = improved_ddpm(20, (2,), Velocity())
     improved = NetworkDenoiser(Network(2), Product({"x": cosine}))
-    train(improved, Hybrid(StepBound(GRID, looks=2), 0.1))
+    train(improved, hybrid)
     held_out = points(4000, 7)
     ours, *theirs = (
         float(bound(one, held_out, GRID, Generator(3)).total.mean())
         for one in (improved, plain, FixedVariance(plain, 1.0))
     )
     assert ours < min(theirs), (ours, theirs)
+
+
+def test_the_preset_is_the_chain_of_the_paper() -> None:
+    """Its betas, its prediction, and 0.001 of the bound in bits on all its steps."""
+    process, hybrid = improved_ddpm(50, (2,))
+    t = torch.linspace(0, 1, 51, dtype=torch.float64)
+    survival = torch.cos((t + 0.008) / 1.008 * torch.pi / 2) ** 2
+    beta = (1 - survival[1:] / survival[:-1]).clamp(max=0.999)
+    torch.testing.assert_close(process.schedule(t[1:]).alpha ** 2, torch.cumprod(1 - beta, 0))
+    denoiser = NetworkDenoiser(Network(2), Product({"x": process}))
+    theirs = Hybrid(StepBound(UniformTime(50)), 0.001 / 0.6931471805599453)
+    same = two_heads(Discrete.cosine(50))
+    got, wanted = (
+        loss(one, points(32, 0), Generator(1)).leaves["x"]
+        for loss, one in ((hybrid, denoiser), (theirs, same))
+    )
+    torch.testing.assert_close(got, wanted)
 
 
 class Whitened(Generator):
@@ -285,6 +302,7 @@ def test_given_entries_and_leaves_without_variance_count_nothing() -> None:
 @pytest.mark.parametrize(
     ("make", "match"),
     [
+        (lambda: improved_ddpm(0), "steps must be at least 1, got 0"),
         (lambda: Hybrid(StepBound(GRID), -1.0), "factor must be at least 0 and finite, got -1.0"),
         (
             lambda: VarianceMatching()(

@@ -7,9 +7,21 @@ import math
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
 
-from structdiff import DDIM, DDPM, Batch, Flow, Gaussian, Generator, Product, UniformTime
+from structdiff import (
+    DDIM,
+    DDPM,
+    Batch,
+    Denoising,
+    Flow,
+    Gaussian,
+    Generator,
+    NetworkDenoiser,
+    Product,
+    UniformTime,
+)
+from structdiff.objectives import Uniform, UniformTimes
 from structdiff.parameterisations import CleanPoint, ScaledScore
 from structdiff.processes import Conditional, Flowing, GeodesicFlow, Markov, optimal_transport
 from structdiff.schedules import CLEAN
@@ -201,6 +213,50 @@ def test_optimal_transport_is_the_best_permutation(space: Manifold) -> None:
     assert torch.equal(got, x_1[torch.as_tensor(order)])
     apart = space.distance(x_0, x_1).square().sum()
     assert float(cost[rows, order].sum()) < float(apart) - 0.01
+
+
+def test_noise_is_coupled_to_the_data_only_if_asked() -> None:
+    """The same draws as without, in the order of the data: on the line, by rank."""
+    x_0 = some(Euclidean(1), 30)
+    plain = GeodesicFlow(Euclidean(1))
+    assert plain.coupling is None
+    coupled = GeodesicFlow(Euclidean(1), coupling=optimal_transport)
+    drawn, ordered = (
+        p.bind(Batch.of(x_0)).diffuse(x_0, time(1.0), Generator(2)) for p in (plain, coupled)
+    )
+    rank = x_0[:, 0].argsort()
+    torch.testing.assert_close(ordered[rank], drawn.sort(0).values)
+    assert float((drawn - ordered).abs().max()) > 1
+
+
+class Odd(nn.Module):
+    """A velocity, a x - b sign x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(2).double())
+
+    def forward(self, batch: Batch, clock: object, previous: object) -> dict[str, Tensor]:
+        x = batch["x"]
+        return {"x": self.weights[0] * x - self.weights[1] * x.sign()}
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_training_on_coupled_pairs_straightens_the_curves(coupled: bool) -> None:
+    """Of the data +-1, one step draws +-1 where noise goes to its side, else their mean."""
+    coupling = optimal_transport if coupled else None
+    process = Product({"x": GeodesicFlow(Euclidean(1), coupling=coupling)})
+    denoiser, random = NetworkDenoiser(Odd(), process), Generator(0)
+    objective = Denoising(Uniform(), UniformTimes(0.95, 1.0))
+    optimiser = torch.optim.Adam(denoiser.parameters(), 0.05)
+    batch = Batch.of(torch.tensor([[-1.0], [1.0]]).double().repeat(64, 1))
+    for _ in range(120):
+        optimiser.zero_grad()
+        objective(denoiser, batch, random).total.backward()
+        optimiser.step()
+    empty = Batch.of(torch.zeros(500, 1).double())
+    drawn = DDIM(denoiser, UniformTime(1)).sample(empty, Generator(1))["x"]
+    assert float((drawn.abs() - float(coupled)).square().mean().sqrt()) < 0.25
 
 
 @spaces

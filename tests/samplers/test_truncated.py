@@ -29,9 +29,16 @@ from structdiff import (
     sample,
 )
 from structdiff.guidance import RePaint
+from structdiff.samplers.churn import Churn
 from structdiff.samplers.encoding import Rising, encode
+from structdiff.samplers.langevin import AnnealedLangevin
+from structdiff.samplers.leaping import Leaping
 from structdiff.samplers.multistep import Multistep
+from structdiff.samplers.pseudo import PNDM
 from structdiff.samplers.recorded import record
+from structdiff.samplers.runge_kutta import StochasticRungeKutta
+from structdiff.samplers.singlestep import Singlestep
+from structdiff.samplers.solvers import DEIS, DPMSolver, UniPC
 from structdiff.samplers.truncated import Since, Truncated, initial
 from structdiff.spaces import SO3, ZeroCentre
 from structdiff.testing import Addressed, ExactDenoiser, NormalDenoiser
@@ -73,6 +80,31 @@ def test_from_the_data_the_law_is_that_of_the_data_for_any_start(start, yardstic
         init=lambda batch, random: {"x": truth(batch.samples, source)},
         start=start,
     )
+    assert apart(drawn, reference) < 1.3 * chance
+
+
+SAMPLERS = {
+    "DDIM": DDIM,
+    "Multistep": Multistep,
+    "PNDM": PNDM,
+    "Singlestep": lambda d, g: Singlestep(d, g, order=3),
+    "Churn": lambda d, g: Churn(d, g, Linear()),
+    "Leaping": Leaping,
+    "StochasticRungeKutta": StochasticRungeKutta,
+    "AnnealedLangevin": AnnealedLangevin,
+    "DPMSolver": DPMSolver,
+    "UniPC": UniPC,
+    "DEIS": DEIS,
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("start", [0.1, 0.6])
+def test_every_sampler_goes_on_from_the_data_to_the_data(name, start, yardstick):
+    n, reference, chance = yardstick
+    source, denoiser = torch.Generator().manual_seed(8), mixture(Linear())
+    sampler = SAMPLERS[name](denoiser, Since(UniformTime(200), start))
+    drawn = sample(denoiser, n, sampler=sampler, init={"x": truth(n, source)})
     assert apart(drawn, reference) < 1.3 * chance
 
 

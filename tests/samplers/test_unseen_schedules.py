@@ -24,8 +24,18 @@ from structdiff import (
     UniformLogSNR,
     UniformTime,
 )
+from structdiff.samplers.churn import Churn
+from structdiff.samplers.corrector import PredictorCorrector
+from structdiff.samplers.coupled import Coupled
+from structdiff.samplers.langevin import AnnealedLangevin, LangevinCorrector
+from structdiff.samplers.leaping import Leaping
+from structdiff.samplers.picard import Picard
 from structdiff.samplers.pseudo import PNDM
+from structdiff.samplers.restart import Restart
+from structdiff.samplers.runge_kutta import StochasticRungeKutta
 from structdiff.samplers.singlestep import Singlestep
+from structdiff.samplers.solvers import DEIS, DPMSolver, UniPC
+from structdiff.samplers.staggered import Staggered
 from structdiff.schedules import Shifted, Sigmoid
 from structdiff.testing import NormalDenoiser
 
@@ -37,15 +47,20 @@ SAMPLES = 3000
 class Trained(nn.Module):
     """What a network trained to the end knows: E[x_0 | x_t] from x_t and the clock alone."""
 
+    def __init__(self):
+        super().__init__()
+        self.mean, self.std = nn.Parameter(MEAN.clone()), nn.Parameter(STD.clone())
+        self.log_share = nn.Parameter(SHARE.log())
+
     def forward(self, batch, clock, previous):
         del previous
         x = batch["x"]
-        alpha2 = torch.sigmoid(2 * clock["x"].to(x))
+        alpha2 = torch.sigmoid(2 * clock["x"].to(x)).reshape(-1, 1)
         alpha, sigma2 = alpha2.sqrt(), 1 - alpha2
-        v = alpha2 * STD**2 + sigma2
-        gap = x[:, None] - alpha * MEAN
-        share = (SHARE.log() - gap.square().sum(2) / (2 * v) - v.log()).softmax(1)
-        each = MEAN + (alpha * STD**2 / v)[:, None] * gap
+        v = alpha2 * self.std**2 + sigma2
+        gap = x[:, None] - alpha[..., None] * self.mean
+        share = (self.log_share - gap.square().sum(2) / (2 * v) - v.log()).softmax(1)
+        each = self.mean + (alpha * self.std**2 / v)[..., None] * gap
         return {"x": (share[..., None] * each).sum(1)}
 
 
@@ -100,6 +115,19 @@ SAMPLERS = {
     "Multistep": Multistep,
     "PNDM": PNDM,
     "Singlestep": lambda d, g: Singlestep(d, g, order=3),
+    "Churn": lambda d, g: Churn(d, g, Linear(), churn=10.0),
+    "Leaping": Leaping,
+    "StochasticRungeKutta": StochasticRungeKutta,
+    "AnnealedLangevin": lambda d, g: AnnealedLangevin(d, g, rounds=3, snr=0.2),
+    "DPMSolver": DPMSolver,
+    "UniPC": UniPC,
+    "DEIS": DEIS,
+    "PredictorCorrector": lambda d, g: PredictorCorrector(DDPM(d, g)),
+    "LangevinCorrector": lambda d, g: LangevinCorrector(DDPM(d, g)),
+    "Staggered": lambda d, g: Staggered(d, g, lag=0.3),
+    "Picard": lambda d, g: Picard(DDIM(d, g)),
+    "Coupled": Coupled,
+    "Restart": lambda d, g: Restart(Heun, d, g, interval=(0.0, 1.0)),
 }
 
 
@@ -108,9 +136,14 @@ def test_every_sampler_draws_from_one_checkpoint(name, yardstick):
     """What is called training-free needs no change to the network: its weights and laws stay."""
     reference, chance = yardstick
     schedule = Linear()
-    sampler = SAMPLERS[name](bound_to(schedule), UniformLogSNR(schedule, 150, end=1e-3))
+    checkpoint = bound_to(schedule)
+    before = {key: x.clone() for key, x in checkpoint.state_dict().items()}
+    sampler = SAMPLERS[name](checkpoint, UniformLogSNR(schedule, 150, end=1e-3))
     drawn = sampler.sample(Batch.of(torch.zeros(SAMPLES, 2)), Generator(0))["x"]
     assert sliced(drawn, reference) < 1.3 * chance
-    few = SAMPLERS[name](bound_to(schedule), UniformLogSNR(schedule, 2, end=1e-3))
+    few = SAMPLERS[name](checkpoint, UniformLogSNR(schedule, 2, end=1e-3))
     rough = few.sample(Batch.of(torch.zeros(SAMPLES, 2)), Generator(0))["x"]
     assert sliced(rough, reference) > 2 * chance
+    after = checkpoint.state_dict()
+    assert len(before) == len(after) == 3
+    assert all(torch.equal(x, after[key]) for key, x in before.items())

@@ -320,6 +320,30 @@ def test_levels_solve_the_moment_equations(name: str) -> None:
     torch.testing.assert_close(level.sigma**2, variance, rtol=1e-6, atol=1e-9)
 
 
+@schedules
+def test_levels_solve_the_equations_of_their_own_rates(name: str) -> None:
+    """m' = f m, v' = 2 f v + 2 sigma^2 slope, by a method of Gauss that sees no kink of a grid."""
+    schedule, h = SCHEDULES[name], 1 / 3000
+    low, high = (780, 2220) if name in FLAT else (60, 2940)
+    start = h * torch.arange(low, high, dtype=torch.float64)
+    t = torch.stack([start + h * (0.5 - 3**0.5 / 6), start + h * (0.5 + 3**0.5 / 6)], 1)
+    f, noise = schedule.decay(t), 2 * schedule.sigma(t) ** 2 * schedule.slope(t)
+    stages = h * float64(0.25, 0.25 - 3**0.5 / 6, 0.25 + 3**0.5 / 6, 0.25).reshape(2, 2)
+
+    def solve(rate: torch.Tensor, source: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        matrix = torch.eye(2) - rate[..., None] * stages
+        keep, add = (h * torch.linalg.solve(matrix, side).mean(1) for side in (rate, source))
+        for one, other in zip(keep, add, strict=True):
+            y = y + one * y + other
+        return y
+
+    first, last = schedule(float64(h * low)), schedule(float64(h * high))
+    mean = solve(f, torch.zeros_like(f), first.alpha)
+    variance = solve(2 * f, noise, first.sigma**2)
+    torch.testing.assert_close(mean, last.alpha, rtol=1e-6, atol=0)
+    torch.testing.assert_close(variance, last.sigma**2, rtol=1e-6, atol=0)
+
+
 def test_sub_vp_has_less_noise_than_vp() -> None:
     """A10: equality at t = 0 only."""
     t = torch.linspace(0, 1, 1001, dtype=torch.float64)

@@ -30,8 +30,23 @@ from structdiff import (
 from structdiff.counter import Counter
 from structdiff.denoiser import Denoiser
 from structdiff.processes import Estimate
+from structdiff.processes.phase import PhaseSpace, with_velocities
+from structdiff.processes.phase_motion import critically_damped
 from structdiff.reverse_variance import FixedVariance
-from structdiff.samplers import Ancestral, Carry, Heun, Leaping, Multistep, Sampler
+from structdiff.samplers import (
+    Ancestral,
+    AnnealedLangevin,
+    Carry,
+    Churn,
+    Heun,
+    Leaping,
+    Multistep,
+    Sampler,
+    Staggered,
+    StochasticRungeKutta,
+    SymmetricSplitting,
+)
+from structdiff.samplers.solvers import DPMSolver
 from structdiff.spaces import Torus
 from structdiff.testing import ExactDenoiser
 from structdiff.training.policy import PolicyGradient, Rollout
@@ -65,6 +80,7 @@ SAMPLERS: dict[str, Callable[[Denoiser], Sampler]] = {
     "leaping": lambda d: Leaping(d, GRID),
     "multistep": lambda d: Multistep(d, GRID, eta=1.0),
     "heun": lambda d: Heun(d, GRID, eta=1.0),
+    "solver": lambda d: DPMSolver(d, GRID, eta=1.0),
     "beta": lambda d: DDPM(FixedVariance(d, 1.0), GRID),
 }
 samplers = pytest.mark.parametrize("name", SAMPLERS)
@@ -115,6 +131,61 @@ def test_gradients_are_finite_differences(name: str) -> None:
             ends.append(float(walk.log_prob(sampler, random).sum()))
     assert float(slope) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-5)
     assert abs(float(slope)) > 1e-3
+
+
+class Constant(Generator):
+    """The same numbers for every row."""
+
+    def __init__(self, *numbers: float) -> None:
+        super().__init__(0)
+        self.numbers = torch.tensor(numbers).double()
+
+    def normal(self, shape: Any, dtype: torch.dtype, device: object) -> Tensor:
+        return self.numbers.expand(shape)
+
+
+def test_rows_that_wait_or_have_landed_decide_nothing() -> None:
+    """Of rows at times of their own: those that draw add up, each with its own spread."""
+    layout = Layout.ragged([3, 2])
+    data = Batch({"x": torch.linspace(-2, 1, 5).double()}, {"x": layout})
+    sampler = Staggered(ExactDenoiser(Product({"x": Gaussian(Linear())}), data), GRID, lag=0.5)
+    random = Counter(3)
+    walk = Rollout.draw(sampler, data, random)
+    got, bound, count = walk.log_prob(sampler, random), sampler.bind(data, random), []
+    for i in range(8):
+        estimate, used = bound.effective(walk.carries[i], i)
+        mean, other = (
+            bound.process.step(used.x, estimate, bound.coefficients[i], Constant(z))["x"]
+            for z in (0.0, 1.0)
+        )
+        draws = other > mean
+        spread = torch.where(draws, other - mean, 1.0)
+        each = torch.distributions.Normal(mean, spread).log_prob(walk.carries[i + 1].x["x"])
+        torch.testing.assert_close(got[i].double(), layout.sum(torch.where(draws, each, 0.0)))
+        count.append(int(draws.sum()))
+    assert count[0] < 5 > count[-2] > count[-1] == 0
+    assert max(count) == 5
+
+
+def test_a_split_step_has_the_density_of_its_second_half() -> None:
+    """Given the first, which no weight moves; the second half is affine in its noise."""
+    data = Batch.of(with_velocities(torch.tensor([-1.0, 1.0]).double()))
+    process = Product({"x": PhaseSpace(critically_damped(Linear()))})
+    sampler = SymmetricSplitting(ExactDenoiser(process, data), GRID)
+    start, random = Batch.of(torch.zeros(6, 2).double()), Counter(3)
+    walk = Rollout.draw(sampler, start, random)
+    got = walk.log_prob(sampler, random)
+    bound = sampler.bind(start, random)
+    for i in range(7):
+        estimate, used = bound.effective(walk.carries[i], i)
+        mean, first, second = (
+            bound.process.step(used.x, estimate, bound.coefficients[i], Constant(*pair))["x"]
+            for pair in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
+        )
+        root = torch.stack([first - mean, second - mean], 2)
+        law = torch.distributions.MultivariateNormal(mean, root @ root.mT)
+        truth = law.log_prob(walk.carries[i + 1].x["x"])
+        torch.testing.assert_close(got[i].double(), truth, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("transition", [absorbing(3), uniform(3)], ids=["absorbing", "uniform"])
@@ -280,3 +351,24 @@ class SecondThought(Ancestral):
 def test_refusals(make: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda d: Churn(d, GRID, Linear()), "eta of the sampler must be positive, got 0"),
+        (lambda d: AnnealedLangevin(d, GRID), "eta of the sampler must be positive, got 0"),
+        (
+            lambda d: StochasticRungeKutta(d, GRID),
+            "the estimate of StochasticRungeKutta depends on the noise of its own step",
+        ),
+    ],
+    ids=["Churn", "AnnealedLangevin", "StochasticRungeKutta"],
+)
+def test_steps_without_a_density_are_refused(make: Any, match: str) -> None:
+    sampler = make(Modes())
+    walk = Rollout.draw(sampler, START, Counter(0))
+    with pytest.raises(ValueError, match=match):
+        walk.log_prob(sampler, Counter(0))
+    with pytest.raises(ValueError, match=match):
+        PolicyGradient(make, reward)(Modes(), START, Generator(0))
