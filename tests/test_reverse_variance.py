@@ -28,6 +28,7 @@ from structdiff import (
 )
 from structdiff.clock_table import ClockTable
 from structdiff.processes import Estimate
+from structdiff.processes.gaussian_step import deviation
 from structdiff.reverse_variance import (
     AnalyticVariance,
     FixedVariance,
@@ -59,7 +60,7 @@ def moments(denoiser: Any, first: Tensor, times: Tensor) -> Tensor:
             denoiser(Batch.of(torch.full((1,), x).double()), {"x": t})["x"] for x in (0.0, 1.0)
         )
         factor = step.keep + step.data * (one.value - zero.value)
-        found.append((factor**2 * found[-1] + leaf.deviation(zero, step) ** 2).squeeze())
+        found.append((factor**2 * found[-1] + deviation(zero.extras, step) ** 2).squeeze())
     return torch.stack(found)
 
 
@@ -96,7 +97,7 @@ def test_steps_have_the_variance_of_normal_data(schedule: Schedule, std: float) 
         times = torch.tensor([t, s]).double()
         (step,) = leaf.plan(times, 1.0)
         estimate = denoiser(ONE, {"x": times[0]})["x"]
-        got = leaf.deviation(estimate, step) ** 2
+        got = deviation(estimate.extras, step) ** 2
         (a_t, a_s), (s_t, s_s), _ = schedule(times)
         var_t, var_s = a_t**2 * std**2 + s_t**2, a_s**2 * std**2 + s_s**2
         truth = var_s - (a_t / a_s * var_s) ** 2 / var_t
@@ -288,7 +289,7 @@ def test_what_is_made_of_estimates_tells_a_variance(name: str) -> None:
     x, t = torch.tensor([0.4, -0.2]).double(), torch.tensor(0.5).double()
     first, second = (Estimate(x, {name: torch.full((2,), v).double()}) for v in (0.2, 0.9))
     (step,) = leaf.plan(torch.tensor([0.5, 0.3]).double(), 1.0)
-    wide, narrow = leaf.deviation(second, step), leaf.deviation(first, step)
+    wide, narrow = deviation(second.extras, step), deviation(first.extras, step)
     assert (wide > narrow).all()
     halves = (torch.tensor(1.5).double(), torch.tensor(-0.5).double())
     for found in (
@@ -296,10 +297,10 @@ def test_what_is_made_of_estimates_tells_a_variance(name: str) -> None:
         leaf.combine([(x, second), (x, first)], halves, x),
         leaf.shift(second, torch.ones_like(x), x, t),
     ):
-        assert torch.equal(leaf.deviation(found, step), wide)
+        assert torch.equal(deviation(found.extras, step), wide)
     known = leaf.impose(second, torch.zeros_like(x), torch.tensor([True, False]), x, t)
     expected = torch.stack([step.noise, wide[1]])
-    torch.testing.assert_close(leaf.deviation(known, step), expected, rtol=1e-15, atol=0)
+    torch.testing.assert_close(deviation(known.extras, step), expected, rtol=1e-15, atol=0)
 
 
 @pytest.mark.parametrize("name", ["variance", "interpolation"])
@@ -313,7 +314,7 @@ def test_a_row_steps_as_alone_beside_one_that_comes_to_rest(name: str) -> None:
     found = leaf.move(x_t, said, own, Generator(0))
     assert found[1] == 1
     assert found[0] == leaf.move(x_t, said, first, Generator(0))[0]
-    assert leaf.deviation(said, own)[0] > own.noise[0]
+    assert deviation(said.extras, own)[0] > own.noise[0]
 
 
 @pytest.mark.parametrize(

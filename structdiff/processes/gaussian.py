@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,27 +28,18 @@ from torch import Tensor
 from structdiff.layout import Layout
 from structdiff.parameterisations import Data, Parameterisation
 from structdiff.processes.base import Estimate, Scored, Tractable
+from structdiff.processes.gaussian_step import (
+    GaussianStep,
+    certainty,
+    deviation,
+    exact_steps,
+)
 from structdiff.processes.leaf import Leaf, check_falling, expand, sum_event
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule, Standard
 from structdiff.spaces import Euclidean, Subspace, Whole
 
 __all__ = ["Gaussian", "GaussianStep"]
-
-
-class GaussianStep(NamedTuple):
-    """x_s = keep x_t + data x_0 + noise z; `unit` is Var[x_0 | x_t] of standard normal data."""
-
-    keep: Tensor
-    data: Tensor
-    unit: Tensor
-    noise: Tensor
-    stochastic: bool
-
-
-def certainty(data: Tensor, noise: Tensor) -> Tensor:
-    """How far data move a step, in deviations; none where it neither moves nor is noisy."""
-    return torch.where(data == 0, 0.0, data / noise)
 
 
 class Gaussian(Leaf, Tractable, Scored):
@@ -273,20 +263,7 @@ class Gaussian(Leaf, Tractable, Scored):
         """
         if eta > 0:
             check_falling(times)
-        return self.grid_steps(*self.exact_steps(times, eta))
-
-    def exact_steps(self, times: Tensor, eta: float) -> tuple[Tensor, ...]:
-        """keep, data, unit and noise, `(steps, ...)`, float64."""
-        level = self.schedule(self.grid_times(times))
-        alpha_t, alpha_s = level.alpha[:-1], level.alpha[1:]
-        # From a noiseless time nothing is known of the noise: keep none of it.
-        ratio = torch.where(level.sigma[:-1] > 0, level.sigma[1:] / level.sigma[:-1], 0.0)
-        gap = level.clock[:-1] - level.clock[1:]
-        gap = torch.where(level.clock[:-1] == level.clock[1:], 0.0, gap).clamp(max=0)
-        fresh = -(eta**2) * torch.expm1(2 * gap)
-        keep = ratio * torch.sqrt(1 - fresh)
-        noise = level.sigma[1:] * torch.sqrt(fresh)
-        return keep, alpha_s - alpha_t * keep, torch.sigmoid(-2 * level.clock[:-1]), noise
+        return self.grid_steps(*exact_steps(self.schedule(self.grid_times(times)), eta))
 
     def grid_times(self, times: Tensor) -> Tensor:
         """A grid as the schedule takes it: with axes for entries of levels of their own."""
@@ -306,7 +283,7 @@ class Gaussian(Leaf, Tractable, Scored):
             ValueError: If times rise.
         """
         check_falling(times)
-        exact, times = self.exact_steps(times, 1.0), self.grid_times(times)
+        times = self.grid_times(times)
         level = self.schedule(times)
         length = times[:-1] - times[1:]
         pull = 2 * self.schedule.slope(times)[:-1] * length
@@ -314,7 +291,7 @@ class Gaussian(Leaf, Tractable, Scored):
         unit = torch.sigmoid(-2 * level.clock[:-1])
         frozen = (keep, pull * level.alpha[:-1], unit, level.sigma[:-1] * pull.sqrt())
         finite = (times[1:] >= 0) & torch.isfinite(level.clock[:-1])
-        pairs = zip(frozen, exact, strict=True)
+        pairs = zip(frozen, exact_steps(level, 1.0), strict=True)
         return self.grid_steps(*(torch.where(finite, a, b) for a, b in pairs))
 
     def move(
@@ -323,25 +300,8 @@ class Gaussian(Leaf, Tractable, Scored):
         """keep x_t + data x_0 + deviation z."""
         x_s = (coefficients.keep * x_t).addcmul_(coefficients.data, estimate.value)
         if coefficients.stochastic:
-            x_s.addcmul_(self.deviation(estimate, coefficients), self.draw(random))
+            x_s.addcmul_(deviation(estimate.extras, coefficients), self.draw(random))
         return x_s
-
-    def deviation(self, estimate: Estimate, coefficients: GaussianStep) -> Tensor:
-        """Standard deviation of the step's law: `noise`, and more where extras say how much.
-
-        With v = extras["variance"], Var[x_0 | x_t], it is that of the law of total variance,
-        noise^2 + data^2 v. With v = extras["interpolation"] its logarithm lies between those for
-        known data (0: beta tilde at eta = 1) and for standard normal data (1: beta). Where the
-        step has no noise, at a row that comes to rest too, there is none.
-        """
-        noise, extras = coefficients.noise, estimate.extras
-        if "variance" in extras:
-            pulled = torch.where(noise > 0, coefficients.data, 0.0)
-            return torch.sqrt(noise**2 + pulled**2 * extras["variance"])
-        if "interpolation" in extras:
-            pulled = torch.where(noise > 0, coefficients.data / noise, 0.0)
-            return noise * (1 + pulled**2 * coefficients.unit) ** (0.5 * extras["interpolation"])
-        return noise
 
     def combine(
         self,
@@ -390,24 +350,22 @@ class Gaussian(Leaf, Tractable, Scored):
     ) -> Tensor:
         """Log density of the step's normal, per row."""
         mean = coefficients.keep * x_t + coefficients.data * estimate.value
-        return self.log_normal(x_s - mean, self.deviation(estimate, coefficients))
+        return self.log_normal(x_s - mean, deviation(estimate.extras, coefficients))
 
     def divergence(
         self, oracle: Estimate, estimate: Estimate, x_t: Tensor, coefficients: GaussianStep
     ) -> Tensor:
         """KL of two normals, of one variance unless the estimate tells its own."""
-        deviation = self.deviation(estimate, coefficients)
-        gap = certainty(coefficients.data, deviation) * (oracle.value - estimate.value)
+        noise, whole = coefficients.noise, deviation(estimate.extras, coefficients)
+        gap = certainty(coefficients.data, whole) * (oracle.value - estimate.value)
         distance = sum_event(self.free(gap**2))
-        if deviation is not coefficients.noise:
-            ratio = torch.where(deviation > 0, coefficients.noise / deviation, 1.0) ** 2
-            ratio = ratio.expand_as(gap)
-            spread = self.free(ratio - 1 - torch.log(ratio))
+        if whole is not noise:
+            ratio = (torch.where(whole > 0, noise / whole, 1.0) ** 2).expand_as(gap)
             entries = sum_event(self.free(torch.ones_like(gap)))
             share = self.space.dimensions(x_t, self.layout, self.held_rows) / entries.clamp(min=1)
             # Beside given entries the others are free: the frame is fixed.
             share = torch.where(entries == math.prod(self.event), share, 1.0)
-            distance = distance + share * sum_event(spread)
+            distance = distance + share * sum_event(self.free(ratio - 1 - torch.log(ratio)))
         return 0.5 * distance
 
     def divergence_rate(self, estimate: Estimate, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:

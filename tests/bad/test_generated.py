@@ -216,7 +216,17 @@ def ended(words, capsys):
     return status
 
 
-COMMANDS = ["sample", "score", "evaluate", "doctor", "inspect", "domains", "train", "tune", "tarin"]
+COMMANDS = [
+    "sample",
+    "score",
+    "evaluate",
+    "doctor",
+    "inspect",
+    "domains",
+    "train",
+    "tune",
+    "tarin",
+]
 WORDS = st.one_of(
     st.sampled_from(
         ["-n", "-o", "--data", "--data.path", "nowhere.sdf", "molecules", "--seed", "3", "--sizes"]

@@ -213,7 +213,10 @@ def main() -> None:
     parser.add_argument("--only", choices=("published", "drawn"), default=None)
     options = parser.parse_args()
     torch.set_default_dtype(torch.float64)
-    print("| target | calls | best of the others (calls) | best on the same path | picked by hand", end=" ")
+    print(
+        "| target | calls | best of the others (calls) | best on the same path | picked by hand",
+        end=" ",
+    )
     print(
         "| tuned | over best | over best on the path | tuning: calls x pilots |\n"
         + "|---" * 9

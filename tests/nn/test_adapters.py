@@ -189,7 +189,9 @@ def test_adapters_sum_whatever_their_order():
     silent = Adapted(base, [nn.Bilinear(1, 1, 1)], controls=["height"], weights=[0.0])
     assert torch.equal(silent(batch, clock, None)["x"], plain)
     h = {name: one.height(batch) for name, one in zip("abc", made, strict=True)}
-    inner = base.enter(torch.cat([batch["x"], torch.full((7, 1), float(clock["x"]) / 5, dtype=torch.float64)], 1))
+    inner = base.enter(
+        torch.cat([batch["x"], torch.full((7, 1), float(clock["x"]) / 5, dtype=torch.float64)], 1)
+    )
     inner = torch.tanh(inner + 0.5 * h["a"] + h["b"])
     expected = base.leave(torch.tanh(base.middle(inner) + h["b"] - 2 * h["c"]))
     torch.testing.assert_close(outputs[0], expected, rtol=1e-10, atol=1e-10)

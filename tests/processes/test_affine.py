@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,41 +14,27 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from structdiff import (
     Batch,
     Cosine,
-    Discrete,
-    Flow,
     Gaussian,
     Generator,
-    Layout,
     Linear,
-    Multistep,
-    Product,
-    bound,
 )
-from structdiff.denoiser import Denoiser
-from structdiff.likelihood import flow_log_prob
-from structdiff.objectives import Denoising
-from structdiff.parameterisations import Noise, Velocity
+from structdiff.parameterisations import Noise
 from structdiff.processes import Estimate
 from structdiff.processes.affine import Affine
-from structdiff.processes.covariance import Composed, Conditioned, Scaling
+from structdiff.processes.covariance import Conditioned, Scaling
 from structdiff.processes.covariance_dense import Cholesky
-from structdiff.processes.covariance_rows import Shared
-from structdiff.samplers import DDIM, Ancestral, Churn, Heun, Leaping, PredictorCorrector
-from structdiff.samplers.restart import Restart
-from structdiff.samplers.singlestep import Singlestep
-from structdiff.schedules import CLEAN, UniformLogSNR, UniformTime
+from structdiff.schedules import CLEAN
 from structdiff.spaces import ZeroCentre
-from structdiff.testing import ExactDenoiser, NormalDenoiser, check_process
-from structdiff.testing.noise import Impulses
 from tests.processes.cases import AFFINES, Case, Fixed, grid, time
+from tests.processes.closeness import close
 
 cases = pytest.mark.parametrize("case", AFFINES.values(), ids=AFFINES.keys())
+
+
 PAIRS = [(0.2, 0.7), (0.0, 0.3), (CLEAN, 0.5), (0.5, 1.0), (CLEAN, 1.0), (0.4, 0.4)]
+
+
 pairs = pytest.mark.parametrize(("s", "t"), PAIRS)
-
-
-def close(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> None:
-    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
 def affine(f: Callable[[Tensor], Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -293,134 +278,6 @@ def test_densities_beside_given_entries_are_those_of_the_free_ones(diagonal: boo
         close(rest[row], -law(d, last.sigma / last.alpha).log_prob(a), 1e-8)
 
 
-def test_a_learned_mean_has_a_gradient() -> None:
-    """d x_t / d mu = 1 - rho, to the parameters of what reads the condition."""
-    line = torch.nn.Linear(2, 1, bias=False)
-    process = Affine(Gaussian(Linear()), mean=Conditioned("text", lambda c: line(c)[:, 0]))
-    batch = Batch.of(torch.zeros(3)).with_condition({"text": torch.arange(6.0).reshape(3, 2)})
-    x_t = process.bind(batch).diffuse(batch["x"], time(0.3), Generator(0))
-    (slope,) = torch.autograd.grad(x_t.sum(), line.weight)
-    expected = (1 - Linear().alpha(time(0.3)).float()) * batch.condition["text"].sum(0)
-    torch.testing.assert_close(slope[0], expected)
-    module = Affine(Gaussian(Linear()), mean=Conditioned("text", line))
-    assert [p.shape for p in module.parameters()] == [line.weight.shape]
-
-
-class Backed(Denoiser):
-    """A denoiser of u as one of x = m + A u."""
-
-    def __init__(self, inner: Denoiser, process: Affine) -> None:
-        super().__init__()
-        self.inner, self.process = inner, Product({"x": process})
-
-    def forward(
-        self, batch: Batch, t: Any, previous: Mapping[str, Estimate] | None = None
-    ) -> Mapping[str, Estimate]:
-        leaf = self.process.bind(batch)["x"]
-        white = batch.with_leaves({"x": leaf.whiten(batch["x"])})
-        value = self.inner(white, t, previous)["x"].value
-        return {"x": Estimate(leaf.centre + leaf.factor.multiply(value))}
-
-
-MIXTURE = torch.tensor([[1.0, 0.0, 0.5], [-1.0, 0.5, 0.0]], dtype=torch.float64)
-STDS, SHARES = torch.tensor([0.4, 0.7]).double(), torch.tensor([0.3, 0.7]).double()
-ROOT = torch.tensor([[1.5, 0.0, 0.0], [0.7, 0.8, 0.0], [-0.2, 0.4, 2.0]], dtype=torch.float64)
-CENTRE = torch.tensor([3.0, -2.0, 0.5], dtype=torch.float64)
-
-
-def twins(process: Gaussian | None = None) -> tuple[Denoiser, Denoiser]:
-    """The exact denoiser of a mixture, and of its image under x = m + A u."""
-    plain = process or Gaussian(Cosine(), event=(3,))
-    inner = NormalDenoiser(plain, MIXTURE, STDS, SHARES)
-    return inner, Backed(inner, Affine(plain, Cholesky(ROOT @ ROOT.T), CENTRE))
-
-
-def coloured(u: Tensor) -> Tensor:
-    return CENTRE + u @ ROOT.T
-
-
-@pytest.mark.parametrize(
-    "walk",
-    [
-        lambda d: Ancestral(d, UniformTime(8), eta=1.0),
-        lambda d: DDIM(d, UniformTime(8)),
-        lambda d: Multistep(d, UniformTime(8), order=3),
-        lambda d: Multistep(d, UniformTime(8), order=2, eta=1.0),
-        lambda d: Heun(d, UniformTime(8)),
-        lambda d: Churn(d, UniformTime(8), Cosine()),
-        lambda d: Leaping(d, UniformTime(8)),
-        lambda d: PredictorCorrector(DDIM(d, UniformTime(8)), rounds=2),
-        lambda d: Restart(Heun, d, UniformTime(8), interval=(0.3, 0.7), rounds=2),
-        lambda d: Singlestep(d, UniformTime(8)),
-    ],
-    ids=[
-        "ancestral",
-        "ddim",
-        "multistep",
-        "stochastic multistep",
-        "heun",
-        "churn",
-        "leaping",
-        "corrector",
-        "restart",
-        "singlestep",
-    ],
-)
-@pytest.mark.parametrize("held", [False, True])
-def test_whitened_walks_are_the_same(walk: Callable[[Denoiser], Any], held: bool) -> None:
-    """The Sigma-process on x is the plain one on Sigma^{-1/2} (x - m), under one noise."""
-    inner, outer = twins()
-    start = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    given = {"x": torch.tensor([held, False, False, held, False, False])}
-    u = walk(inner).sample(Batch.of(start).with_given(given), Generator(1))["x"]
-    batch = Batch.of(coloured(start)).with_given(given)
-    x = walk(outer).sample(batch, Generator(1))["x"]
-    torch.testing.assert_close(x, coloured(u), rtol=1e-5, atol=1e-5)
-    if held:
-        assert torch.equal(x[given["x"]], batch["x"][given["x"]])
-
-
-def test_whitened_likelihoods_are_the_same_up_to_the_volume() -> None:
-    """The exact density and the bound, and the density is that of the mixture itself."""
-    inner, outer = twins()
-    u = torch.randn(5, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    volume = float(torch.linalg.slogdet(ROOT).logabsdet)
-    plain = flow_log_prob(inner, Batch.of(u), tolerance=1e-6).total
-    density = flow_log_prob(outer, Batch.of(coloured(u)), tolerance=1e-6).total
-    torch.testing.assert_close(density, plain - volume, rtol=1e-4, atol=1e-4)
-    each = torch.stack(
-        [
-            MultivariateNormal(m, s**2 * torch.eye(3).double()).log_prob(u)
-            for m, s in zip(MIXTURE, STDS, strict=True)
-        ]
-    )
-    truth = torch.logsumexp(each + SHARES.log()[:, None], 0)
-    torch.testing.assert_close(plain, truth, rtol=2e-3, atol=2e-3)
-    steps = UniformTime(20, end=0.02)
-    below = bound(inner, Batch.of(u), steps, Generator(3), draws=2)
-    same = bound(outer, Batch.of(coloured(u)), steps, Generator(3), draws=2)
-    close(same.total, below.total + volume, 1e-8)
-
-
-def test_a_plain_prior_is_the_plain_process() -> None:
-    """Sigma = I, m = 0: the same samples and losses under shared noise."""
-    data = torch.tensor([-1.0, 0.5, 2.0])
-    plain = Product({"x": Gaussian(Discrete.ddpm())})
-    same = Product({"x": Affine(Gaussian(Discrete.ddpm()))})
-    walks = [
-        Ancestral(ExactDenoiser(p, Batch.of(data)), UniformTime(20), eta=1.0).sample(
-            Batch.of(torch.zeros(8)), Generator(0)
-        )["x"]
-        for p in (plain, same)
-    ]
-    torch.testing.assert_close(walks[0], walks[1], rtol=1e-5, atol=1e-5)
-    losses = [
-        Denoising()(ExactDenoiser(p, Batch.of(data)), Batch.of(data), Generator(0)).total
-        for p in (plain, same)
-    ]
-    torch.testing.assert_close(losses[0], losses[1])
-
-
 def test_the_mean_of_the_noise_is_rho_x_plus_the_rest_mu() -> None:
     """d x = beta (mu - x) / 2 dt + sqrt(beta) d w, by Euler steps of the mean."""
     process = Affine(Gaussian(Linear(), event=(2,)), mean=torch.tensor([4.0, -3.0]).double())
@@ -435,121 +292,6 @@ def test_the_mean_of_the_noise_is_rho_x_plus_the_rest_mu() -> None:
         beta = 0.1 + 19.9 * t * (i + 0.5) / steps
         mean = mean + 0.5 * beta * (process.centre - mean) * t / steps
     torch.testing.assert_close(mean, expected, rtol=1e-4, atol=1e-4)
-
-
-class Exact(Denoiser):
-    """The denoiser of x_0 ~ N(g, S) by sample, in closed form; it tells its variance in u."""
-
-    def __init__(self, process: Affine, mean: str, scale: str) -> None:
-        super().__init__()
-        self.process = Product({"x": process})
-        self.mean, self.scale = mean, scale
-
-    def forward(
-        self, batch: Batch, t: Any, previous: Mapping[str, Estimate] | None = None
-    ) -> Mapping[str, Estimate]:
-        del previous
-        leaf = self.process.bind(batch)["x"]
-        level, u = leaf.process.level(t["x"], batch["x"]), leaf.whiten(batch["x"])
-        own = leaf.factor.multiply(torch.ones_like(u))
-        mean = leaf.whiten(batch.condition[self.mean])
-        variance = (batch.condition[self.scale] / own) ** 2
-        total = level.alpha**2 * variance + level.sigma**2
-        value = mean + level.alpha * variance / total * (u - level.alpha * mean)
-        return {
-            "x": Estimate(
-                leaf.centre + leaf.factor.multiply(value),
-                {"variance": variance * level.sigma**2 / total},
-            )
-        }
-
-
-def heteroscedastic(samples: int) -> tuple[Batch, Tensor, Tensor]:
-    """Mean sin(3 c) and deviation 0.1 + 0.4 |c| of a number, given c in [-1, 1]."""
-    c = torch.linspace(-1, 1, samples, dtype=torch.float64)
-    mean, scale = torch.sin(3 * c), 0.1 + 0.4 * c.abs()
-    condition = {"mean": mean, "scale": scale, "guess": mean + 0.3 * torch.cos(5 * c)}
-    return Batch({"x": mean}, {"x": Layout.regular(samples)}, condition), mean, scale
-
-
-def test_a_prior_of_the_data_needs_no_transport() -> None:
-    """Noise of the data's own conditional law ends as that law, and five steps keep it.
-
-    By impulses: the mean exactly, the variance within 2 % (what the last step leaves out).
-    """
-    batch, mean, scale = heteroscedastic(5)
-    process = Affine(Gaussian(Flow()), Scaling(Conditioned("scale")), Conditioned("mean"))
-    spread = process.bind(batch).prior_divergence(mean + scale)
-    assert spread.tolist() == [0.0] * 5  # alpha_1 is 0
-    steps = UniformLogSNR(Flow(), 5)
-    assert len(steps.times()) == 6
-    sampler = Ancestral(Exact(process, "mean", "scale"), steps, eta=1.0)
-    for i in range(5):
-        drawn = sampler.sample(batch.select([i] * 8), Impulses())["x"]
-        close(drawn[0], mean[i])
-        variance = (drawn[1:] - drawn[0]).square().sum() / scale[i] ** 2
-        assert abs(float(variance) - 1) < 0.02
-        plain = (drawn[1:] - drawn[0]).square().sum()
-        assert abs(float(plain) - 1) > 0.02  # the scale of the condition matters
-
-
-def test_the_mean_is_exact_at_any_number_of_steps() -> None:
-    """Started from the mean of the prior, deterministic walks end at the mean of the data."""
-    batch, mean, _ = heteroscedastic(7)
-    process = Affine(Gaussian(Cosine()), Scaling(Conditioned("scale")), Conditioned("mean"))
-    for steps in (1, 2, 5):
-        sampler = DDIM(Exact(process, "mean", "scale"), UniformTime(steps))
-        drawn = sampler.sample(batch, Fixed(torch.zeros(7)))["x"]
-        torch.testing.assert_close(drawn, mean, rtol=0, atol=1e-14)
-
-
-def test_regression_ends_at_the_guess_and_covers() -> None:
-    """Terminal mean f(c), whatever the data; 90 % intervals cover 0.90 +- 0.03 of the truth."""
-    batch, mean, scale = heteroscedastic(40)
-    process = Affine(Gaussian(Flow(), Velocity()), mean=Conditioned("guess"))
-    leaf = process.bind(batch)
-    end = leaf.diffuse(batch["x"] + 5, time(1.0), Fixed(torch.zeros(40)))
-    torch.testing.assert_close(end, batch.condition["guess"], rtol=0, atol=1e-14)
-    wide = batch.select(torch.arange(40).repeat_interleave(500))
-    sampler = Ancestral(Exact(process, "mean", "scale"), UniformTime(20), eta=1.0)
-    drawn = sampler.sample(wide, Generator(0))["x"].reshape(40, 500)
-    low, high = torch.quantile(drawn, torch.tensor([0.05, 0.95]).double(), dim=1)
-    truth = mean + scale * Generator(1).normal((2000, 40), torch.float64, "cpu")
-    inside = ((truth > low) & (truth < high)).double().mean()
-    assert abs(float(inside) - 0.9) < 0.03
-
-
-def test_laws_by_sampling() -> None:
-    """All laws of `check_process`, on a condition, and with rows that share noise."""
-    x = torch.tensor([[-1.0, 0.0], [2.0, 1.0], [0.0, 0.5]])
-    process = Affine(
-        Gaussian(Cosine(), event=(2,)),
-        Composed(Scaling(Conditioned("scale", torch.exp)), Cholesky(torch.eye(2) + 0.5)),
-        Conditioned("mean"),
-    )
-    condition = {"scale": x.flip(0) / 2, "mean": 2 * x}
-    batch = Batch({"x": x}, {"x": Layout.regular(3)}, condition)
-    check_process(process, batch, draws=6000)
-    layout = Layout.ragged([2, 3, 3])
-    x = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
-    shared = Affine(Gaussian(Cosine(), event=(2,)), Shared(0.5), torch.ones(2))
-    check_process(shared, Batch({"x": x}, {"x": layout}), draws=6000)
-
-
-def test_numbers_of_a_condition_fit_a_row() -> None:
-    """A column for rows of one number would be spread over all of them."""
-    batch = Batch.of(torch.zeros(3)).with_condition({"c": torch.ones(3, 1)})
-    column = Conditioned("c")
-    for name, process in (
-        ("mean", Affine(Gaussian(Cosine()), mean=column)),
-        ("scale", Affine(Gaussian(Cosine()), Scaling(column))),
-    ):
-        with pytest.raises(
-            ValueError, match=rf"{name} must broadcast against a row \(\), got \(1,"
-        ):
-            process.bind(batch)
-        fits = batch.with_condition({"c": torch.ones(3)})
-        assert process.bind(fits).prior(Generator(0)).shape == (3,)
 
 
 def test_bad_arguments_are_refused() -> None:

@@ -23,7 +23,8 @@ def stepped(process: Tractable, x_t: Tensor, plan: object, at: Tensor) -> Tensor
     return process.step(x_t, estimate, plan, Generator(5))
 
 
-# Rows of a sample that share noise share their time; frozen rates of chains are asked for at shared times.
+# Rows of a sample that share noise share their time; frozen rates of chains are asked for at
+# shared times.
 PLANS = [
     (name, frozen)
     for name, case in CASES.items()
