@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from structdiff.likelihood.implicit import implicit_bound
     from structdiff.likelihood.intervals import Interval, ratio
+    from structdiff.likelihood.ranking import auroc
     from structdiff.likelihood.rate import RateDistortion, rate_distortion
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "RateDistortion",
     "TerminalDivergence",
     "UniformBins",
+    "auroc",
     "bound",
     "continuous_bound",
     "flow_log_prob",
@@ -61,6 +63,7 @@ __getattr__ = later(
         "RateDistortion": "rate",
         "TerminalDivergence": "gap",
         "UniformBins": "dequantised",
+        "auroc": "ranking",
         "implicit_bound": "implicit",
         "integer_bound": "dequantised",
         "rate_distortion": "rate",

@@ -12,7 +12,7 @@ from structdiff.nn.transformer import Transformer
 
 if TYPE_CHECKING:
     from structdiff.nn.adapters import Adapted, TrainableCopy, zeroed
-    from structdiff.nn.encoders import EncodedConditions, SequenceEncoder, SetEncoder
+    from structdiff.nn.encoders import EncodedConditions, GraphEncoder, SequenceEncoder, SetEncoder
     from structdiff.nn.energy import EnergyGradient
     from structdiff.nn.hooks import editing, reading
 
@@ -23,6 +23,7 @@ __all__ = [
     "EGNN",
     "EncodedConditions",
     "EnergyGradient",
+    "GraphEncoder",
     "Pairs",
     "SequenceEncoder",
     "SetEncoder",
@@ -41,6 +42,7 @@ __getattr__ = later(
         "Adapted": "adapters",
         "EncodedConditions": "encoders",
         "EnergyGradient": "energy",
+        "GraphEncoder": "encoders",
         "SequenceEncoder": "encoders",
         "SetEncoder": "encoders",
         "TrainableCopy": "adapters",

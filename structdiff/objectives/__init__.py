@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from structdiff.objectives.by_clock import LossByClock
     from structdiff.objectives.corrupted import GSURE, Ambient
     from structdiff.objectives.embedded import EndToEnd, ScoreInterpolation
-    from structdiff.objectives.hybrid import Hybrid, VarianceMatching
+    from structdiff.objectives.hybrid import Hybrid, VarianceMatching, improved_ddpm
     from structdiff.objectives.importance import HistoryTimes, ImportanceTimes
     from structdiff.objectives.learned_times import LearnedTimes
     from structdiff.objectives.orders import OrderAgnostic
@@ -85,6 +85,7 @@ __all__ = [
     "Warping",
     "Weight",
     "hold_prefix",
+    "improved_ddpm",
     "prefix_rows",
     "random_leaves",
     "random_rows",
@@ -109,6 +110,7 @@ __getattr__ = later(
         "WarpedTimes": "warped",
         "Warping": "warped",
         "hold_prefix": "prefix",
+        "improved_ddpm": "hybrid",
         "prefix_rows": "prefix",
     },
 )

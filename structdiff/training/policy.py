@@ -41,6 +41,7 @@ from structdiff.objectives import Objective, Terms
 from structdiff.processes import Finite, Tractable
 from structdiff.random import Around, Randomness
 from structdiff.samplers.base import Carry, Sampler
+from structdiff.samplers.wrapped import check_sampler
 
 __all__ = ["PolicyGradient", "Rollout"]
 
@@ -84,11 +85,12 @@ class Rollout:
             random: As in `draw`.
 
         Raises:
-            ValueError: If the sampler's eta is 0, its estimate depends on the noise of its own
-                step, or its process has no densities.
+            ValueError: If it is no sampler, its eta is 0, its estimate depends on the noise of
+                its own step, or its process has no densities.
         """
+        check_sampler(sampler)
         if sampler.eta == 0:
-            msg = "eta of the sampler must be positive, got 0: its steps draw nothing"
+            msg = "eta of the sampler must be positive, got 0: its steps have no density"
             raise ValueError(msg)
         if not sampler.denoiser.process.offers(Tractable):
             name = type(sampler.denoiser.process).__name__

@@ -223,6 +223,15 @@ OURS: dict[str, tuple[bool, Callable[[Denoiser, UniformTime], Sampler]]] = {
     "structdiff DDIM": (False, DDIM),
     "structdiff Heun": (False, Heun),
     "structdiff Multistep(2)": (False, lambda d, g: Multistep(d, g, order=2)),
+    "structdiff Multistep(3)": (False, lambda d, g: Multistep(d, g, order=3)),
+    "structdiff Multistep(3), corrected": (
+        False,
+        lambda d, g: Multistep(d, g, order=3, corrector=3),
+    ),
+    "structdiff Multistep(4), corrected": (
+        False,
+        lambda d, g: Multistep(d, g, order=4, corrector=4),
+    ),
     "structdiff DDPM": (True, DDPM),
 }
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from structdiff import (
-    Batch,
-    Cosine,
-    Linear,
-)
+from structdiff import Batch, Cosine, Linear
 from structdiff.processes.phase import PhaseSpace
 from structdiff.processes.phase_motion import PhaseMotion, critically_damped, heavy_ball
 
@@ -23,8 +19,6 @@ MOTIONS = {
         Linear(), [[-0.4, 0.8], [-0.5, -1.5]], [[0.3, 0.1], [0.1, 1.0]], [[0.0, 0.0], [0.0, 0.2]]
     ),
 }
-
-
 motions = pytest.mark.parametrize("motion", MOTIONS.values(), ids=MOTIONS.keys())
 
 

@@ -11,13 +11,7 @@ from torch import Tensor
 from torch.autograd.functional import jacobian
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from structdiff import (
-    Batch,
-    Cosine,
-    Gaussian,
-    Generator,
-    Linear,
-)
+from structdiff import Batch, Cosine, Gaussian, Generator, Linear
 from structdiff.parameterisations import Noise
 from structdiff.processes import Estimate
 from structdiff.processes.affine import Affine
@@ -29,11 +23,7 @@ from tests.processes.cases import AFFINES, Case, Fixed, grid, time
 from tests.processes.closeness import close
 
 cases = pytest.mark.parametrize("case", AFFINES.values(), ids=AFFINES.keys())
-
-
 PAIRS = [(0.2, 0.7), (0.0, 0.3), (CLEAN, 0.5), (0.5, 1.0), (CLEAN, 1.0), (0.4, 0.4)]
-
-
 pairs = pytest.mark.parametrize(("s", "t"), PAIRS)
 
 

@@ -9,16 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from structdiff import (
-    Batch,
-    Cosine,
-    Flow,
-    Gaussian,
-    Generator,
-    Layout,
-    Linear,
-    Product,
-)
+from structdiff import Batch, Cosine, Flow, Gaussian, Generator, Layout, Linear, Product
 from structdiff.denoiser import Denoiser
 from structdiff.parameterisations import Velocity
 from structdiff.processes import Estimate

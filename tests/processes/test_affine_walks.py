@@ -10,16 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from structdiff import (
-    Batch,
-    Cosine,
-    Discrete,
-    Gaussian,
-    Generator,
-    Multistep,
-    Product,
-    bound,
-)
+from structdiff import Batch, Cosine, Discrete, Gaussian, Generator, Multistep, Product, bound
 from structdiff.denoiser import Denoiser
 from structdiff.likelihood import flow_log_prob
 from structdiff.objectives import Denoising
@@ -51,14 +42,8 @@ class Backed(Denoiser):
 
 
 MIXTURE = torch.tensor([[1.0, 0.0, 0.5], [-1.0, 0.5, 0.0]], dtype=torch.float64)
-
-
 STDS, SHARES = torch.tensor([0.4, 0.7]).double(), torch.tensor([0.3, 0.7]).double()
-
-
 ROOT = torch.tensor([[1.5, 0.0, 0.0], [0.7, 0.8, 0.0], [-0.2, 0.4, 2.0]], dtype=torch.float64)
-
-
 CENTRE = torch.tensor([3.0, -2.0, 0.5], dtype=torch.float64)
 
 

@@ -9,13 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from structdiff import (
-    Batch,
-    Cosine,
-    Gaussian,
-    Linear,
-    Product,
-)
+from structdiff import Batch, Cosine, Gaussian, Linear, Product
 from structdiff.parameterisations import Data
 from structdiff.processes.phase import PhaseSpace, with_velocities
 from structdiff.processes.phase_motion import PhaseMotion, critically_damped, heavy_ball

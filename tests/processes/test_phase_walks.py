@@ -56,7 +56,6 @@ class MixtureDenoiser(Denoiser):
 FAR = Linear(0.1, 30.0)
 """At its end even (1 + rate tau) e^{-rate tau} is small."""
 
-
 CENTRES = torch.tensor([[1.5, 0.0], [-1.0, 1.0], [0.0, -1.5]]).double()
 
 

@@ -8,11 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from structdiff import (
-    Batch,
-    Gaussian,
-    Product,
-)
+from structdiff import Batch, Gaussian, Product
 from structdiff.denoiser import Denoiser
 from structdiff.processes import Estimate
 from structdiff.testing.noise import Impulses

@@ -38,8 +38,6 @@ from structdiff.testing import check_process
 from tests.schedules.by_entry import SPECTRUM, Exact, close, ends
 
 TIMES = torch.linspace(0, 1, 21, dtype=torch.float64)
-
-
 SPEEDS = torch.tensor([0.25, 1.0, 3.0], dtype=torch.float64)
 
 

@@ -41,6 +41,8 @@ from structdiff.samplers import (
     Heun,
     Leaping,
     Multistep,
+    PredictorCorrector,
+    Restart,
     Sampler,
     Staggered,
     StochasticRungeKutta,
@@ -362,8 +364,13 @@ def test_refusals(make: Any, match: str) -> None:
             lambda d: StochasticRungeKutta(d, GRID),
             "the estimate of StochasticRungeKutta depends on the noise of its own step",
         ),
+        (lambda d: PredictorCorrector(DDPM(d, GRID)), "must be a Sampler, not what walks around"),
+        (
+            lambda d: Restart(DDPM, d, GRID, interval=(0.2, 0.5)),
+            "must be a Sampler, not what walks around one",
+        ),
     ],
-    ids=["Churn", "AnnealedLangevin", "StochasticRungeKutta"],
+    ids=["Churn", "AnnealedLangevin", "StochasticRungeKutta", "PredictorCorrector", "Restart"],
 )
 def test_steps_without_a_density_are_refused(make: Any, match: str) -> None:
     sampler = make(Modes())
