@@ -340,7 +340,7 @@ class SecondThought(Ancestral):
             lambda: Rollout.draw(DDIM(Modes(), GRID), START, Generator(0)).log_prob(
                 DDIM(Modes(), GRID), Generator(0)
             ),
-            "eta of the sampler must be positive, got 0: its steps draw nothing",
+            "eta of the sampler must be positive, got 0: its steps have no density",
         ),
         (
             lambda: Rollout.draw(SecondThought(Modes()), START, Counter(0)).log_prob(
