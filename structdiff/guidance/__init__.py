@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         Projection,
     )
     from structdiff.guidance.refined import Refined
-    from structdiff.guidance.rescaled import Rescaled
+    from structdiff.guidance.rescaled import RescaledGuidance
     from structdiff.guidance.twisted import Twist, TwistedSMC, particles_of, systematic
 
 __all__ = [
@@ -62,7 +62,7 @@ __all__ = [
     "RePaint",
     "Refined",
     "Replacement",
-    "Rescaled",
+    "RescaledGuidance",
     "Rewarded",
     "Sharpened",
     "Tilted",
@@ -92,7 +92,7 @@ __getattr__ = later(
         "PiGDM": "inverse",
         "Projection": "inverse",
         "Refined": "refined",
-        "Rescaled": "rescaled",
+        "RescaledGuidance": "rescaled",
         "Twist": "twisted",
         "TwistedSMC": "twisted",
         "extrapolated": "degraded",

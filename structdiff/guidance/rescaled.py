@@ -32,10 +32,10 @@ from structdiff.layout import Layout
 from structdiff.processes import Estimate, Flowing
 from structdiff.processes.leaf import expand, sum_event
 
-__all__ = ["Rescaled"]
+__all__ = ["RescaledGuidance"]
 
 
-class Rescaled(Denoiser):
+class RescaledGuidance(Denoiser):
     """A guided denoiser whose estimates spread as unguided ones do.
 
     Arguments:
@@ -57,7 +57,8 @@ class Rescaled(Denoiser):
         ... )
         >>> guided = Tilted(narrow, [(3.0, wide)])
         >>> t, x = {"x": torch.tensor(0.5)}, Batch.of(torch.tensor([[-1.0, 1.0]]))
-        >>> wide(x, t)["x"].value, guided(x, t)["x"].value, Rescaled(guided, 1.0)(x, t)["x"].value
+        >>> back = RescaledGuidance(guided, 1.0)
+        >>> wide(x, t)["x"].value, guided(x, t)["x"].value, back(x, t)["x"].value
         (tensor([[-1.6000,  1.6000]]), tensor([[-2.8000,  2.8000]]), tensor([[-1.6000,  1.6000]]))
     """
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from structdiff.processes.affine import Affine
     from structdiff.processes.blackout import Blackout
     from structdiff.processes.coupling import optimal_transport
-    from structdiff.processes.covariance import Composed, Conditioned, Factor, Scaling, Source
+    from structdiff.processes.covariance import Composed, Factor, FromCondition, Scaling, Source
     from structdiff.processes.covariance_bases import Basis, CosineBasis, HaarBasis, Rotated
     from structdiff.processes.covariance_dense import Cholesky
     from structdiff.processes.covariance_rows import Autoregressive, Frames, Shared
@@ -67,7 +67,6 @@ __all__ = [
     "Coefficients",
     "Composed",
     "Conditional",
-    "Conditioned",
     "CosineBasis",
     "Degradation",
     "Deletion",
@@ -76,6 +75,7 @@ __all__ = [
     "Finite",
     "Flowing",
     "Frames",
+    "FromCondition",
     "GammaNoise",
     "Gaussian",
     "GeodesicFlow",
@@ -130,12 +130,12 @@ __getattr__ = later(
         "Blackout": "blackout",
         "Cholesky": "covariance_dense",
         "Composed": "covariance",
-        "Conditioned": "covariance",
         "CosineBasis": "covariance_bases",
         "Degradation": "degradation",
         "Deletion": "deletion",
         "Factor": "covariance",
         "Frames": "covariance_rows",
+        "FromCondition": "covariance",
         "GammaNoise": "gamma",
         "HaarBasis": "covariance_bases",
         "Insertion": "deletion",

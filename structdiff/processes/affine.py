@@ -70,8 +70,8 @@ class Affine(Tractable, Scored):
 
     Example:
         >>> from structdiff import Cosine, Generator
-        >>> from structdiff.processes.covariance import Conditioned
-        >>> process = Affine(Gaussian(Cosine()), mean=Conditioned("centre"))
+        >>> from structdiff.processes.covariance import FromCondition
+        >>> process = Affine(Gaussian(Cosine()), mean=FromCondition("centre"))
         >>> batch = Batch.of(torch.zeros(2)).with_condition({"centre": torch.tensor([0.0, 9.0])})
         >>> process.bind(batch).prior(Generator(0))
         tensor([1.5410, 8.7066])

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from structdiff.batch import Batch
 
-__all__ = ["Composed", "Conditioned", "Factor", "Scaling", "Source"]
+__all__ = ["Composed", "FromCondition", "Factor", "Scaling", "Source"]
 
 
 class Source(nn.Module, ABC):
@@ -56,7 +56,7 @@ class Constant(Source):
         return self.value.to(x)[None]
 
 
-class Conditioned(Source):
+class FromCondition(Source):
     """Read from a condition of the batch, by a function of it.
 
     Presence masks are not looked at: they say what a network sees, and all branches of a guided
@@ -69,7 +69,7 @@ class Conditioned(Source):
 
     Example:
         >>> batch = Batch.of(torch.zeros(2)).with_condition({"mean": torch.tensor([1.0, 2.0])})
-        >>> Conditioned("mean", lambda value: 3 * value).read(batch)
+        >>> FromCondition("mean", lambda value: 3 * value).read(batch)
         tensor([3., 6.])
     """
 

@@ -1,4 +1,4 @@
-"""Rescaled guidance: spreads of samples, blended."""
+"""RescaledGuidance guidance: spreads of samples, blended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from structdiff import Batch, Gaussian, Generator, Layout, Linear, Product
 from structdiff.guidance import ClassifierFree
-from structdiff.guidance.rescaled import Rescaled
+from structdiff.guidance.rescaled import RescaledGuidance
 from structdiff.guidance.strengths import Interval
 from structdiff.guidance.tilted import Tilted
 from structdiff.spaces import ZeroCentre
@@ -51,7 +51,7 @@ def test_each_sample_has_the_spread_that_the_blend_asks_for(phi):
     batch, guided, law = rows()
     t = {"x": torch.tensor(0.5)}
     wanted, plain = (one(batch, t)["x"].value for one in (law, guided))
-    found = Rescaled(guided, phi)(batch, t)["x"].value
+    found = RescaledGuidance(guided, phi)(batch, t)["x"].value
     expected = [
         phi * one + (1 - phi) * other
         for one, other in zip(spreads(wanted), spreads(plain), strict=True)
@@ -65,9 +65,9 @@ def test_each_sample_has_the_spread_that_the_blend_asks_for(phi):
 def test_at_phi_zero_it_is_the_guided_denoiser_and_no_call_is_added():
     batch, guided, law = rows()
     t = {"x": torch.tensor(0.5)}
-    assert same(Rescaled(guided, 0.0)(batch, t), guided(batch, t))
+    assert same(RescaledGuidance(guided, 0.0)(batch, t), guided(batch, t))
     before = law.calls
-    Rescaled(guided, 0.7)(batch, t)
+    RescaledGuidance(guided, 0.7)(batch, t)
     assert law.calls == before + 1
 
 
@@ -75,11 +75,11 @@ def test_in_a_product_classes_stay_and_leaves_can_be_chosen():
     denoiser, batch = world()
     guided = ClassifierFree(denoiser, 3.0)
     t = dict.fromkeys(batch.leaves, torch.tensor(0.5))
-    plain, found = guided(batch, t), Rescaled(guided, 1.0)(batch, t)
+    plain, found = guided(batch, t), RescaledGuidance(guided, 1.0)(batch, t)
     assert torch.equal(found["z"].value, plain["z"].value)
     wanted = denoiser(batch, t)["x"].value
     torch.testing.assert_close(found["x"].value.std(1), wanted.std(1), rtol=1e-10, atol=0)
-    chosen = Rescaled(guided, 1.0, leaves=["x"])(batch, t)
+    chosen = RescaledGuidance(guided, 1.0, leaves=["x"])(batch, t)
     assert torch.equal(chosen["angle"].value, plain["angle"].value)
     assert torch.equal(chosen["x"].value, found["x"].value)
 
@@ -89,7 +89,7 @@ def test_what_is_not_guided_is_not_scaled(scale):
     denoiser, batch = world()
     t = dict.fromkeys(batch.leaves, torch.tensor(0.5))
     expected = denoiser(absent(batch) if scale == 0 else batch, t)
-    assert same(Rescaled(ClassifierFree(denoiser, scale), 0.7)(batch, t), expected)
+    assert same(RescaledGuidance(ClassifierFree(denoiser, scale), 0.7)(batch, t), expected)
 
 
 def test_a_centre_stays_and_equal_entries_are_left_alone():
@@ -103,7 +103,7 @@ def test_a_centre_stays_and_equal_entries_are_left_alone():
         one.process = process
     for one in (guided.denoisers[0], law.denoiser):
         one.mean = torch.zeros(1, 2)
-    found = Rescaled(guided, 1.0)(batch, {"x": torch.tensor(0.5)})["x"].value
+    found = RescaledGuidance(guided, 1.0)(batch, {"x": torch.tensor(0.5)})["x"].value
     torch.testing.assert_close(layout.mean(found), torch.zeros(3, 2), rtol=0, atol=1e-14)
     assert torch.equal(found[3], torch.zeros(2))  # the sample of one row, at its centre
     assert torch.isfinite(found).all()
@@ -114,7 +114,7 @@ def test_given_entries_stay():
     held = torch.rand(batch["x"].shape, generator=torch.Generator().manual_seed(0)) < 0.4
     told = batch.with_given({"x": held})
     t = {"x": torch.tensor(0.5)}
-    free, kept = (Rescaled(guided, 1.0)(one, t)["x"].value for one in (batch, told))
+    free, kept = (RescaledGuidance(guided, 1.0)(one, t)["x"].value for one in (batch, told))
     assert torch.equal(kept[held], guided(told, t)["x"].value[held])
     assert torch.equal(kept[~held], free[~held])
     assert not torch.allclose(kept[held], free[held])
@@ -124,10 +124,10 @@ def test_refusals():
     guided = ClassifierFree(Mixture(), 2.0)
     for phi in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match=r"phi must be in \[0, 1\]"):
-            Rescaled(guided, phi)
+            RescaledGuidance(guided, phi)
     denoiser, _ = world()
     with pytest.raises(ValueError, match=r"leaves must be among .* not on classes, got \['z'\]"):
-        Rescaled(ClassifierFree(denoiser, 2.0), 0.7, leaves=["z"])
+        RescaledGuidance(ClassifierFree(denoiser, 2.0), 0.7, leaves=["z"])
     batch = labelled({})
     with pytest.raises(ValueError, match="guidance needs a condition"):
-        Rescaled(guided, 0.7)(batch, {"x": torch.tensor(0.5)})
+        RescaledGuidance(guided, 0.7)(batch, {"x": torch.tensor(0.5)})

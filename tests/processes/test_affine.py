@@ -15,7 +15,7 @@ from structdiff import Batch, Cosine, Gaussian, Generator, Linear
 from structdiff.parameterisations import Noise
 from structdiff.processes import Estimate
 from structdiff.processes.affine import Affine
-from structdiff.processes.covariance import Conditioned, Scaling
+from structdiff.processes.covariance import FromCondition, Scaling
 from structdiff.processes.covariance_dense import Cholesky
 from structdiff.schedules import CLEAN
 from structdiff.spaces import ZeroCentre
@@ -291,6 +291,6 @@ def test_bad_arguments_are_refused() -> None:
         Affine(Gaussian(Cosine(), event=(2,)), mean=torch.zeros(3))
     with pytest.raises(ValueError, match=r"scale must broadcast against a row \(2,\), got \(3,\)"):
         Affine(Gaussian(Cosine(), event=(2,)), Scaling(torch.ones(3)))
-    process = Affine(Gaussian(Cosine()), mean=Conditioned("centre"))
+    process = Affine(Gaussian(Cosine()), mean=FromCondition("centre"))
     with pytest.raises(ValueError, match="needs the condition 'centre', but the batch has"):
         process.bind(Batch.of(torch.zeros(3)))

@@ -14,7 +14,7 @@ from structdiff.denoiser import Denoiser
 from structdiff.parameterisations import Velocity
 from structdiff.processes import Estimate
 from structdiff.processes.affine import Affine
-from structdiff.processes.covariance import Composed, Conditioned, Scaling
+from structdiff.processes.covariance import Composed, FromCondition, Scaling
 from structdiff.processes.covariance_dense import Cholesky
 from structdiff.processes.covariance_rows import Shared
 from structdiff.samplers import DDIM, Ancestral
@@ -28,13 +28,13 @@ from tests.processes.closeness import close
 def test_a_learned_mean_has_a_gradient() -> None:
     """d x_t / d mu = 1 - rho, to the parameters of what reads the condition."""
     line = torch.nn.Linear(2, 1, bias=False)
-    process = Affine(Gaussian(Linear()), mean=Conditioned("text", lambda c: line(c)[:, 0]))
+    process = Affine(Gaussian(Linear()), mean=FromCondition("text", lambda c: line(c)[:, 0]))
     batch = Batch.of(torch.zeros(3)).with_condition({"text": torch.arange(6.0).reshape(3, 2)})
     x_t = process.bind(batch).diffuse(batch["x"], time(0.3), Generator(0))
     (slope,) = torch.autograd.grad(x_t.sum(), line.weight)
     expected = (1 - Linear().alpha(time(0.3)).float()) * batch.condition["text"].sum(0)
     torch.testing.assert_close(slope[0], expected)
-    module = Affine(Gaussian(Linear()), mean=Conditioned("text", line))
+    module = Affine(Gaussian(Linear()), mean=FromCondition("text", line))
     assert [p.shape for p in module.parameters()] == [line.weight.shape]
 
 
@@ -79,7 +79,7 @@ def test_a_prior_of_the_data_needs_no_transport() -> None:
     By impulses: the mean exactly, the variance within 2 % (what the last step leaves out).
     """
     batch, mean, scale = heteroscedastic(5)
-    process = Affine(Gaussian(Flow()), Scaling(Conditioned("scale")), Conditioned("mean"))
+    process = Affine(Gaussian(Flow()), Scaling(FromCondition("scale")), FromCondition("mean"))
     spread = process.bind(batch).prior_divergence(mean + scale)
     assert spread.tolist() == [0.0] * 5  # alpha_1 is 0
     steps = UniformLogSNR(Flow(), 5)
@@ -97,7 +97,7 @@ def test_a_prior_of_the_data_needs_no_transport() -> None:
 def test_the_mean_is_exact_at_any_number_of_steps() -> None:
     """Started from the mean of the prior, deterministic walks end at the mean of the data."""
     batch, mean, _ = heteroscedastic(7)
-    process = Affine(Gaussian(Cosine()), Scaling(Conditioned("scale")), Conditioned("mean"))
+    process = Affine(Gaussian(Cosine()), Scaling(FromCondition("scale")), FromCondition("mean"))
     for steps in (1, 2, 5):
         sampler = DDIM(Exact(process, "mean", "scale"), UniformTime(steps))
         drawn = sampler.sample(batch, Fixed(torch.zeros(7)))["x"]
@@ -107,7 +107,7 @@ def test_the_mean_is_exact_at_any_number_of_steps() -> None:
 def test_regression_ends_at_the_guess_and_covers() -> None:
     """Terminal mean f(c), whatever the data; 90 % intervals cover 0.90 +- 0.03 of the truth."""
     batch, mean, scale = heteroscedastic(40)
-    process = Affine(Gaussian(Flow(), Velocity()), mean=Conditioned("guess"))
+    process = Affine(Gaussian(Flow(), Velocity()), mean=FromCondition("guess"))
     leaf = process.bind(batch)
     end = leaf.diffuse(batch["x"] + 5, time(1.0), Fixed(torch.zeros(40)))
     torch.testing.assert_close(end, batch.condition["guess"], rtol=0, atol=1e-14)
@@ -125,8 +125,8 @@ def test_laws_by_sampling() -> None:
     x = torch.tensor([[-1.0, 0.0], [2.0, 1.0], [0.0, 0.5]])
     process = Affine(
         Gaussian(Cosine(), event=(2,)),
-        Composed(Scaling(Conditioned("scale", torch.exp)), Cholesky(torch.eye(2) + 0.5)),
-        Conditioned("mean"),
+        Composed(Scaling(FromCondition("scale", torch.exp)), Cholesky(torch.eye(2) + 0.5)),
+        FromCondition("mean"),
     )
     condition = {"scale": x.flip(0) / 2, "mean": 2 * x}
     batch = Batch({"x": x}, {"x": Layout.regular(3)}, condition)
@@ -140,7 +140,7 @@ def test_laws_by_sampling() -> None:
 def test_numbers_of_a_condition_fit_a_row() -> None:
     """A column for rows of one number would be spread over all of them."""
     batch = Batch.of(torch.zeros(3)).with_condition({"c": torch.ones(3, 1)})
-    column = Conditioned("c")
+    column = FromCondition("c")
     for name, process in (
         ("mean", Affine(Gaussian(Cosine()), mean=column)),
         ("scale", Affine(Gaussian(Cosine()), Scaling(column))),

@@ -21,7 +21,7 @@ from structdiff import (
     UniformTime,
 )
 from structdiff.processes.affine import Affine
-from structdiff.processes.covariance import Composed, Conditioned, Scaling
+from structdiff.processes.covariance import Composed, FromCondition, Scaling
 from structdiff.processes.covariance_bases import CosineBasis, HaarBasis
 from structdiff.processes.covariance_dense import Cholesky
 from structdiff.processes.covariance_rows import Autoregressive, Frames, Shared
@@ -31,10 +31,10 @@ from tests.samplers.test_device_steps import NoReads
 EVENT = (4,)
 SPREAD = torch.eye(4) + 0.5
 FACTORS = {
-    "scaling": Scaling(Conditioned("scale")),
+    "scaling": Scaling(FromCondition("scale")),
     "cholesky": Cholesky(SPREAD),
     "cholesky of each sample": Cholesky(
-        Conditioned("scale", lambda c: torch.diag_embed(c**2) + 0.1)
+        FromCondition("scale", lambda c: torch.diag_embed(c**2) + 0.1)
     ),
     "shared": Composed(Shared(0.4), Cholesky(SPREAD)),
     "autoregressive": Autoregressive(0.5),
@@ -54,7 +54,9 @@ class Half(torch.nn.Module):
 
 def world(factor: Any) -> tuple[NetworkDenoiser, Batch]:
     ends = torch.tensor([1.0, 0.8, 0.5, 0.3])
-    process = Affine(Gaussian(Dropped(Cosine(), ends), event=EVENT), factor, Conditioned("scale"))
+    process = Affine(
+        Gaussian(Dropped(Cosine(), ends), event=EVENT), factor, FromCondition("scale")
+    )
     layout = Layout.ragged([2, 1, 3])
     condition = {"scale": 1 + torch.arange(12.0).reshape(3, 4) / 12}
     batch = Batch({"x": torch.zeros(6, *EVENT)}, {"x": layout}, condition)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from structdiff import Batch, Layout
-from structdiff.processes.covariance import Composed, Conditioned, Factor, Scaling
+from structdiff.processes.covariance import Composed, Factor, FromCondition, Scaling
 from structdiff.processes.covariance_bases import CosineBasis, HaarBasis, Rotated
 from structdiff.processes.covariance_dense import Cholesky
 from structdiff.processes.covariance_rows import Autoregressive, Frames, Shared
@@ -70,14 +70,14 @@ CONDITION = normal(4, 2)
 CASES = {
     "scaling": Case(Scaling(SCALES), (2, 3), each(torch.diag(SCALES.repeat(2) ** 2), 4)),
     "scaling by the condition": Case(
-        Scaling(Conditioned("spread", torch.exp)),
+        Scaling(FromCondition("spread", torch.exp)),
         (2,),
         torch.diag((2 * CONDITION).exp().flatten()),
     ),
     "cholesky": Case(Cholesky(spread(6)), (2, 3), each(spread(6), 4)),
     "cholesky scalar": Case(Cholesky(torch.tensor([[4.0]])), (), 4 * torch.eye(4).double()),
     "cholesky by the condition": Case(
-        Cholesky(Conditioned("spread", lambda c: c[:, :, None] * c[:, None] + torch.eye(2))),
+        Cholesky(FromCondition("spread", lambda c: c[:, :, None] * c[:, None] + torch.eye(2))),
         (2,),
         torch.block_diag(*(torch.outer(c, c) + torch.eye(2) for c in CONDITION)),
     ),
@@ -201,7 +201,7 @@ def test_covariance_of_each_sample_along_an_axis() -> None:
         return torch.diag_embed(c**2) + 0.1
 
     batch = Batch.of(normal(2, 3, 2)).with_condition({"scale": normal(2, 3)})
-    factor = Cholesky(Conditioned("scale", covariance), axis=0).bind(batch)
+    factor = Cholesky(FromCondition("scale", covariance), axis=0).bind(batch)
     matrix = dense(factor.multiply, batch["x"])
     blocks = [torch.kron(block, torch.eye(2).double()) for block in covariance(normal(2, 3))]
     close(matrix @ matrix.mT, torch.block_diag(*blocks))
@@ -292,7 +292,7 @@ def test_what_is_no_covariance_of_a_condition_is_not_a_number() -> None:
     batch = Batch.of(torch.ones(2, 2)).with_condition(
         {"c": torch.stack([torch.eye(2), torch.ones(2, 2) + torch.eye(2) - 2])}
     )
-    moved = Cholesky(Conditioned("c")).bind(batch).multiply(batch["x"])
+    moved = Cholesky(FromCondition("c")).bind(batch).multiply(batch["x"])
     assert torch.equal(moved[0], torch.ones(2))
     assert moved[1].isnan().all()
 
@@ -325,7 +325,7 @@ def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match=r"6 entries, which must be a multiple of 2\^levels = 4"):
         HaarBasis(2).check((6,))
     with pytest.raises(ValueError, match="needs the condition 'mean', but the batch has"):
-        Scaling(Conditioned("mean")).bind(Batch.of(torch.zeros(2)))
+        Scaling(FromCondition("mean")).bind(Batch.of(torch.zeros(2)))
     two = Composed(Shared(0.5), Autoregressive(0.5))
     batch = Batch.of(torch.zeros(2)).with_given({"x": torch.tensor([True, False])})
     with pytest.raises(ValueError, match="two factors that mix rows have no marginal"):
