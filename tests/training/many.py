@@ -9,7 +9,7 @@ from record import COSTS, make, stop_at
 
 from structdiff.artifacts import RunFolder
 from structdiff.training import NonFiniteLoss, Stopped
-from structdiff.training.distributed import average_gradients, shard, start
+from structdiff.training.distributed import average_gradients, finish, shard, start
 
 CASES = {
     "size": {},
@@ -69,7 +69,7 @@ def main(folder):
         kept["folders"] = str(error)
     kept["gradients"] = gradients(rank)
     (folder / f"kept-{rank}.json").write_text(json.dumps(kept))
-    torch.distributed.destroy_process_group()
+    finish()  # together: a process that parts alone may end the others in the middle of a message
 
 
 if __name__ == "__main__":
