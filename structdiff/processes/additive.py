@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import final
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 from structdiff.parameterisations import Data, Parameterisation
 from structdiff.processes.base import Conditional, Estimate, Flowing
 from structdiff.processes.leaf import Leaf, expand, sum_event
+from structdiff.processes.means import past_sum, tilted_sum
 from structdiff.schedules import Schedule
 from structdiff.spaces import Euclidean
 
@@ -119,17 +119,12 @@ class AdditiveLeaf(Leaf, Conditional, Flowing, ABC):
     ) -> Estimate:
         """Weighted sum of the means."""
         del x_t
-        if len(weights) == 1:
-            return history[0][1]
-        pairs = zip(weights, history, strict=False)
-        total = torch.stack([w * past.value for w, (_, past) in pairs]).sum(0)
-        return replace(history[0][1], value=total)
+        return past_sum(history, weights)
 
     @final
     def tilt(self, estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
         """Weighted sum of the means."""
-        pairs = zip(weights, estimates, strict=True)
-        return replace(estimates[-1], value=torch.stack([w * e.value for w, e in pairs]).sum(0))
+        return tilted_sum(estimates, weights)
 
     @final
     def from_standard(self, x_t: Tensor, t: Tensor) -> Tensor:

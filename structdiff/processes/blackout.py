@@ -31,6 +31,7 @@ from torch import Tensor
 from structdiff.processes.base import Conditional, Estimate, Markov
 from structdiff.processes.draws import draw_class
 from structdiff.processes.leaf import Leaf, check_falling, expand, sum_event
+from structdiff.processes.means import past_sum, tilted_sum
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule
 
@@ -197,17 +198,13 @@ class Blackout(Leaf, Markov, Conditional):
         x_t: Tensor,
     ) -> Estimate:
         """Weighted sum, not below the state nor above the largest count."""
-        if len(weights) == 1:
-            return history[0][1]
-        pairs = zip(weights, history, strict=False)
-        total = torch.stack([w * past.value for w, (_, past) in pairs]).sum(0)
-        bounded = torch.maximum(total, x_t.to(total)).clamp(max=self.largest)
-        return replace(history[0][1], value=bounded)
+        total = past_sum(history, weights)
+        bounded = torch.maximum(total.value, x_t.to(total.value)).clamp(max=self.largest)
+        return total if len(weights) == 1 else replace(total, value=bounded)
 
     def tilt(self, estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
         """Weighted sum."""
-        pairs = zip(weights, estimates, strict=True)
-        return replace(estimates[-1], value=torch.stack([w * e.value for w, e in pairs]).sum(0))
+        return tilted_sum(estimates, weights)
 
     def standard(self) -> Blackout:
         """Itself: counts have no units."""

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -33,6 +32,7 @@ from torch import Tensor
 
 from structdiff.processes.base import Estimate
 from structdiff.processes.leaf import Leaf, expand, sum_event
+from structdiff.processes.means import past_sum, tilted_sum
 from structdiff.random import Randomness
 from structdiff.schedules import Flow, Schedule
 
@@ -182,16 +182,11 @@ class Degradation(Leaf):
     ) -> Estimate:
         """Weighted sum of the guesses."""
         del x_t
-        if len(weights) == 1:
-            return history[0][1]
-        pairs = zip(weights, history, strict=False)
-        total = torch.stack([w * past.value for w, (_, past) in pairs]).sum(0)
-        return replace(history[0][1], value=total)
+        return past_sum(history, weights)
 
     def tilt(self, estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
         """Weighted sum of the guesses."""
-        pairs = zip(weights, estimates, strict=True)
-        return replace(estimates[-1], value=torch.stack([w * e.value for w, e in pairs]).sum(0))
+        return tilted_sum(estimates, weights)
 
     def standard(self) -> Degradation:
         """Itself: severities have no units."""

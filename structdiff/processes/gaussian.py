@@ -35,6 +35,7 @@ from structdiff.processes.gaussian_step import (
     exact_steps,
 )
 from structdiff.processes.leaf import Leaf, check_falling, expand, sum_event
+from structdiff.processes.means import past_sum, tilted_sum
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule, Standard
 from structdiff.spaces import Euclidean, Subspace, Whole
@@ -311,18 +312,11 @@ class Gaussian(Leaf, Tractable, Scored):
     ) -> Estimate:
         """Weighted sum of the means."""
         del x_t
-        if len(weights) == 1:
-            return history[0][1]
-        total = weights[0] * history[0][1].value
-        for weight, (_, past) in zip(weights[1:], history[1:], strict=False):
-            total.addcmul_(weight, past.value)
-        return Estimate(total, history[0][1].extras)
+        return past_sum(history, weights)
 
     def tilt(self, estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
         """Weighted sum of the means, with what else the last estimate says."""
-        pairs = zip(weights, estimates, strict=True)
-        value = torch.stack([w * one.value for w, one in pairs]).sum(0)
-        return replace(estimates[-1], value=value)
+        return tilted_sum(estimates, weights)
 
     def standard(self) -> Gaussian:
         """The schedule divided by sqrt(alpha^2 + sigma^2), predicting x_0."""

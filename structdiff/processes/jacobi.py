@@ -37,6 +37,7 @@ from structdiff.processes.base import Conditional, Estimate, Markov
 from structdiff.processes.brownian import check_exploding
 from structdiff.processes.jacobi_kernel import JacobiKernel
 from structdiff.processes.leaf import Leaf, check_falling, expand
+from structdiff.processes.means import tilted_sum
 from structdiff.processes.tangent import TangentStep, check_whole
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule
@@ -263,8 +264,7 @@ class Jacobi(Leaf, Markov, Conditional):
 
     def tilt(self, estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
         """Weighted sum."""
-        pairs = zip(weights, estimates, strict=True)
-        return Estimate(torch.stack([w * one.value for w, one in pairs]).sum(0))
+        return tilted_sum(estimates, weights)
 
     def standard(self) -> Jacobi:
         """Itself: a simplex has no units."""

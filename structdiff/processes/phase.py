@@ -46,6 +46,7 @@ from torch import Tensor
 from structdiff.parameterisations import Parameterisation
 from structdiff.processes.base import Estimate, Scored, Tractable
 from structdiff.processes.leaf import check_falling, expand, sum_event
+from structdiff.processes.means import past_sum, tilted_sum
 from structdiff.processes.phase_leaf import PairLeaf, whole_pairs, with_velocities
 from structdiff.processes.phase_matrices import Entries, apply, cholesky, entries, inverse, whiten
 from structdiff.processes.phase_motion import PhaseMotion
@@ -289,16 +290,11 @@ class PhaseSpace(PairLeaf, Tractable, Scored):
     ) -> Estimate:
         """Weighted sum of the means."""
         del x_t
-        if len(weights) == 1:
-            return history[0][1]
-        pairs = zip(weights, history, strict=False)
-        total = torch.stack([w * past.value for w, (_, past) in pairs]).sum(0)
-        return replace(history[0][1], value=total)
+        return past_sum(history, weights)
 
     def tilt(self, estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
         """Weighted sum of the means."""
-        pairs = zip(weights, estimates, strict=True)
-        return replace(estimates[-1], value=torch.stack([w * e.value for w, e in pairs]).sum(0))
+        return tilted_sum(estimates, weights)
 
     def standard(self) -> PhaseSpace:
         """Itself: it is in standard units."""

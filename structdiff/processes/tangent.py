@@ -17,6 +17,7 @@ from torch import Tensor
 from structdiff.parameterisations.tangent import ScaledScore, TangentParameterisation
 from structdiff.processes.base import Estimate, Flowing
 from structdiff.processes.leaf import Leaf, expand
+from structdiff.processes.means import tilted_sum
 from structdiff.random import Randomness
 from structdiff.schedules import Schedule
 from structdiff.spaces import Manifold
@@ -149,8 +150,7 @@ class TangentLeaf(Leaf, Flowing, ABC):
     @final
     def tilt(self, estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
         """Weighted sum of the tangent vectors."""
-        pairs = zip(weights, estimates, strict=True)
-        return Estimate(torch.stack([w * one.value for w, one in pairs]).sum(0))
+        return tilted_sum(estimates, weights)
 
     @final
     def standard(self) -> TangentLeaf:
