@@ -16,18 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
 from structdiff.geodesic_ode import integrate
 from structdiff.processes import Flowing
-from structdiff.random import Randomness
-from structdiff.samplers.base import Carry, Walk
-from structdiff.schedules import CLEAN
+from structdiff.samplers.base import Carry
+from structdiff.samplers.solved import Solved
 
 __all__ = ["Adaptive", "row_times"]
 
@@ -40,7 +38,7 @@ def row_times(process: Any, batch: Batch, t: Tensor) -> Mapping[str, Tensor]:
     return times
 
 
-class Adaptive(Walk):
+class Adaptive(Solved):
     """The probability flow, solved to a tolerance.
 
     Arguments:
@@ -80,52 +78,19 @@ class Adaptive(Walk):
             name = type(denoiser.process).__name__
             msg = f"{name} has no probability flow (a leaf on classes?): use another sampler"
             raise ValueError(msg)
-        self.denoiser, self.tolerance = denoiser, tolerance
-        self.ends = (start, end)
+        super().__init__(denoiser, (start, end))
+        self.tolerance = tolerance
 
-    process: Any
-    batch: Batch
-    random: Randomness
-
-    def bind(self, batch: Batch, random: Randomness) -> Self:
-        """A copy bound to a batch.
-
-        Arguments:
-            batch: Gives layouts, conditions, and the values of given entries.
-            random: Where the noise comes from.
-        """
-        bound = object.__new__(type(self))
-        bound.__dict__.update(self.__dict__)
-        bound.batch, bound.random = batch, random
-        bound.process = self.denoiser.process.bind(batch)
-        return bound
-
-    @property
-    def steps(self) -> int:
-        """Two: the equation, and the step to clean data."""
-        return 2
-
-    def start(self) -> Carry:
-        """A draw from the prior."""
-        return Carry(self.process.prior(self.random.scoped(step=0), self.ends[0]))
-
-    def step(self, carry: Carry, i: int) -> Carry:
-        """The carry after the equation, or after the last step."""
-        if i == 0:
-            path = integrate(
-                self.field,
-                self.process.geometry,
-                self.batch.with_leaves(carry.x),
-                *self.ends,
-                tolerance=self.tolerance,
-            )
-            return replace(carry, x=path.x, calls=carry.calls + path.calls)
-        last = torch.tensor([self.ends[1], CLEAN], dtype=torch.float64)
-        (coefficients,) = self.process.plan(last, 0.0)
-        t = self.process.times(last[0].to(self.batch.device))
-        estimate = self.denoiser(self.batch.with_leaves(carry.x), t, None)
-        x = self.process.step(carry.x, estimate, coefficients, self.random.scoped(step=1))
-        return replace(carry, x=x, calls=carry.calls + 1)
+    def solve(self, carry: Carry) -> Carry:
+        """The carry after the equation."""
+        path = integrate(
+            self.field,
+            self.process.geometry,
+            self.batch.with_leaves(carry.x),
+            *self.ends,
+            tolerance=self.tolerance,
+        )
+        return replace(carry, x=path.x, calls=carry.calls + path.calls)
 
     def field(
         self, x: Mapping[str, Tensor], t: Tensor

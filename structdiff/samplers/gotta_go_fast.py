@@ -34,22 +34,19 @@ References:
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
-from structdiff.random import Randomness
 from structdiff.samplers.adaptive import row_times
-from structdiff.samplers.base import Carry, Record, Walk
+from structdiff.samplers.base import Carry, Record
 from structdiff.samplers.langevin import check_scored, normals
 from structdiff.samplers.runge_kutta import Repeating, trapezoid
-from structdiff.schedules import CLEAN
+from structdiff.samplers.solved import Solved
 
 __all__ = ["GottaGoFast"]
 
@@ -59,7 +56,7 @@ _LEAST = 1e-12
 """The shortest step: what needs a shorter one (NaN does) is given up."""
 
 
-class GottaGoFast(Walk):
+class GottaGoFast(Solved):
     """The reverse stochastic equation, solved to a tolerance, then a step to clean data.
 
     Arguments:
@@ -100,52 +97,13 @@ class GottaGoFast(Walk):
             msg = f"tolerance must be positive, got {tolerance}"
             raise ValueError(msg)
         check_scored(denoiser, "a stochastic equation")
-        self.denoiser, self.tolerance, self.limit = denoiser, tolerance, limit
-        self.ends = (start, end)
-
-    process: Any
-    batch: Batch
-    random: Randomness
-
-    def bind(self, batch: Batch, random: Randomness) -> Self:
-        """A copy bound to a batch.
-
-        Arguments:
-            batch: Gives layouts, conditions, and the values of given entries.
-            random: Where the noise comes from.
-        """
-        bound = copy.copy(self)
-        bound.batch, bound.random = batch, random
-        bound.process = self.denoiser.process.bind(batch)
-        return bound
-
-    @property
-    def steps(self) -> int:
-        """Two: the equation, and the step to clean data."""
-        return 2
-
-    def start(self) -> Carry:
-        """A draw from the prior."""
-        return Carry(self.process.prior(self.random.scoped(step=0), self.ends[0]))
-
-    def step(self, carry: Carry, i: int) -> Carry:
-        """The carry after the equation, or after the last step.
-
-        Its memory has the numbers of `accepted` and `rejected` steps, `(samples,)`.
-        """
-        return self.solve(carry) if i == 0 else self.finish(carry)
-
-    def finish(self, carry: Carry) -> Carry:
-        """The step to clean data."""
-        last = torch.tensor([self.ends[1], CLEAN], dtype=torch.float64)
-        (coefficients,) = self.process.plan(last, 0.0)
-        t = self.process.times(last[0].to(self.batch.device))
-        estimate = self.denoiser(self.batch.with_leaves(carry.x), t, None)
-        x = self.process.step(carry.x, estimate, coefficients, self.random.scoped(step=1))
-        return replace(carry, x=x, calls=carry.calls + 1)
+        super().__init__(denoiser, (start, end))
+        self.tolerance, self.limit = tolerance, limit
 
     def solve(self, carry: Carry) -> Carry:
         """From the start to the end.
+
+        The carry's memory has the numbers of `accepted` and `rejected` steps, `(samples,)`.
 
         Raises:
             ArithmeticError: If samples do not get to the end.
