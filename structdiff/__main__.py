@@ -48,7 +48,7 @@ def main() -> None:
 
 def _work(rank: int) -> None:
     """Run a command as one of several processes."""
-    from structdiff.training.distributed import first_to_fail
+    from structdiff.training.distributed import first_to_fail, leave
 
     output = io.StringIO() if rank > 0 else sys.stdout
     try:
@@ -58,6 +58,7 @@ def _work(rank: int) -> None:
         if first_to_fail():
             raise
         sys.exit(1)
+    leave()
 
 
 if __name__ == "__main__":

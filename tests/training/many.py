@@ -9,7 +9,7 @@ from record import COSTS, make, stop_at
 
 from structdiff.artifacts import RunFolder
 from structdiff.training import NonFiniteLoss, Stopped
-from structdiff.training.distributed import average_gradients, finish, shard, start
+from structdiff.training.distributed import average_gradients, finish, leave, shard, start
 
 CASES = {
     "size": {},
@@ -74,3 +74,4 @@ def main(folder):
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave()
