@@ -44,7 +44,7 @@ class Sharded(Sharding):
     `weights` are plain tensors that share their memory with the denoiser's parameters.
     """
 
-    def __init__(self, denoiser: Denoiser, device: torch.device) -> None:
+    def __init__(self, denoiser: nn.Module, device: torch.device) -> None:
         super().__init__(denoiser)
         self.mesh = init_device_mesh(device.type, (shard()[1],))
         for network in _networks(denoiser):
@@ -128,7 +128,7 @@ def _cut(whole: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def _networks(denoiser: Denoiser) -> Iterator[nn.Module]:
+def _networks(denoiser: nn.Module) -> Iterator[nn.Module]:
     """What of the denoiser has weights, but for the process."""
     for name, child in denoiser.named_children():
         if isinstance(child, Denoiser):

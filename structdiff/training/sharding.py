@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from structdiff.denoiser import Denoiser
 from structdiff.training.distributed import average_gradients, shard
 
 __all__ = ["Replicated", "Sharding", "norm_of", "place"]
 
 
-def place(denoiser: Denoiser, sharding: str, device: torch.device) -> Sharding:
+def place(denoiser: nn.Module, sharding: str, device: torch.device) -> Sharding:
     """Place the weights as the config says; one process alone has them whole."""
     if sharding == "shard" and shard()[1] > 1:
         from structdiff.training.sharded import Sharded  # loads FSDP
@@ -38,7 +37,7 @@ class Sharding(ABC):
     weights: list[nn.Parameter]
     """What this process updates: its part of each weight."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
+    def __init__(self, denoiser: nn.Module) -> None:
         self.denoiser = denoiser
 
     @abstractmethod
@@ -69,7 +68,7 @@ class Sharding(ABC):
 class Replicated(Sharding):
     """Every process has all weights."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
+    def __init__(self, denoiser: nn.Module) -> None:
         super().__init__(denoiser)
         self.weights = [p for p in denoiser.parameters() if p.requires_grad]
 

@@ -21,18 +21,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Generic, NoReturn, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from structdiff.artifacts import RunFolder, load_tensors, save_tensors
 from structdiff.batch import Batch
 from structdiff.counter import Counter
-from structdiff.denoiser import Denoiser
-from structdiff.objectives import Objective, Terms
+from structdiff.objectives import Terms
 from structdiff.random import Generator, Randomness
 from structdiff.training.average import MovingAverage
 from structdiff.training.config import TrainingConfig
@@ -50,6 +49,9 @@ from structdiff.training.source import Source
 from structdiff.training.state import collect, restore
 
 __all__ = ["NonFiniteLoss", "Stopped", "Trainer", "pick_device"]
+
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class NonFiniteLoss(RuntimeError):
@@ -83,29 +85,29 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-class Trainer:
-    """Trains a denoiser; with several processes it is made and run by all of them together.
+class Trainer(Generic[Model]):
+    """Trains a denoiser, or any module; with several processes all of them make and run it.
 
     Arguments:
         denoiser: What is trained, in place; with sharded weights, each process is left with its
             part of them, and the whole is in the folder.
-        objective: What is made small.
+        objective: What is made small, an `Objective` or what is called like one.
         source: Batches by number.
         config: Settings.
         folder: Where to save and resume; None keeps nothing.
-        validate: Called with the denoiser at averaged weights, in every process on the same
+        validate: Called with the module at averaged weights, in every process on the same
             data; the first one's numbers are logged.
     """
 
     def __init__(
         self,
-        denoiser: Denoiser,
-        objective: Objective,
+        denoiser: Model,
+        objective: Callable[[Model, Batch, Randomness], Terms],
         source: Source,
         config: TrainingConfig,
         *,
         folder: RunFolder | None = None,
-        validate: Callable[[Denoiser], Mapping[str, float]] | None = None,
+        validate: Callable[[Model], Mapping[str, float]] | None = None,
     ) -> None:
         self.denoiser, self.objective, self.source, self.config = (
             denoiser,
@@ -127,7 +129,7 @@ class Trainer:
             fused=True,
         )
         self.average = MovingAverage(self.weights, config.ema)
-        self.called: Denoiser = torch.compile(denoiser) if config.compile else denoiser  # type: ignore[assignment]
+        self.called: Model = torch.compile(denoiser) if config.compile else denoiser  # type: ignore[assignment]
         self.step = 0
         self._stop = False
 
