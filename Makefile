@@ -115,12 +115,12 @@ $(DEMO_READY): pyproject.toml constraints.txt
 	@echo "$(VENV): installing $(TORCH) (a minute or more)"
 	@$(PIP) -c constraints.txt $(TORCH_ARGS) $(TORCH)
 	@echo "$(VENV): installing structdiff from this folder, with what the domains need"
-	@$(PIP) -c constraints.txt -e ".[manifolds,molecules,text]"
+	@$(PIP) -c constraints.txt -e ".[audio,images,manifolds,molecules,text]"
 	@touch $@
 
 $(DEV_READY): $(DEMO_READY)
 	@echo "$(VENV): installing what tests and checks need"
-	@$(PIP) -c constraints.txt -e ".[manifolds,molecules,text,dev,oracles]"
+	@$(PIP) -c constraints.txt -e ".[audio,images,manifolds,molecules,text,dev,oracles]"
 	@touch $@
 
 $(INSTALLED)/.ready: $(DEV_READY) $(SOURCES)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from structdiff.random import Randomness
 
-__all__ = ["LatentCodec", "LearnedCodec"]
+__all__ = ["LatentCodec", "LearnedCodec", "StochasticCodec"]
 
 
 class LatentCodec(nn.Module, ABC):
@@ -85,3 +85,18 @@ class LearnedCodec(LatentCodec):
             x: Samples, `(samples, *event)`.
             random: Where noise comes from.
         """
+
+
+class StochasticCodec(LearnedCodec):
+    """A learned codec whose latents have a law: what training it with their model asks of it.
+
+    Latents are here in the units of the encoder, before any fitted shift and scale.
+    """
+
+    @abstractmethod
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z | x), each `(samples, *latent)`, entry by entry normal."""
+
+    @abstractmethod
+    def surprise(self, x: Tensor, z: Tensor) -> Tensor:
+        """-log p(x | z) in nats, `(samples,)`."""

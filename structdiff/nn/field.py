@@ -19,7 +19,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -104,7 +104,6 @@ class FieldNetwork(nn.Module):
             raise ValueError(msg)
         self.leaf, self.channels, self.known = leaf, channels, known
         self.fields, self.self_conditioning = dict(fields or {}), self_conditioning
-        # The classes `present` and `absent` of a field or a text are a condition of two kinds.
         self.conditions = ConditionFeatures(numbers or {}, kinds)
         self.clock = ClockEmbedding(_CLOCK)
         seen = _CLOCK + self.conditions.width + len(self.fields)
@@ -199,7 +198,7 @@ def _present(batch: Batch, name: str) -> Tensor:
 
 def _places(place: Tensor, width: int) -> Tensor:
     """Sines and cosines of positions, `(places, width)`."""
-    half = max(1, width // 2)
+    half = (width + 1) // 2
     speed = 10000.0 ** (-torch.arange(half, device=place.device) / half)
     angle = place.unsqueeze(1) * speed
-    return F.pad(torch.cat([angle.sin(), angle.cos()], 1), (0, max(0, width - 2 * half)))[:, :width]
+    return torch.cat([angle.sin(), angle.cos()], 1)[:, :width]
