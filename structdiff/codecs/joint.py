@@ -151,7 +151,7 @@ class JointObjective:
             **prior.leaves,
             self.leaf: self.share * own / entries,
         }
-        return Terms(terms, prior.clock)
+        return Terms(terms, prior.clock)  # entropy and reconstruction have no clock
 
 
 @torch.no_grad()

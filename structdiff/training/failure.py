@@ -75,19 +75,18 @@ class Failure:
 
 
 def where_broken(batch: Batch, terms: Terms) -> str:
-    """Leaves whose loss is not finite, at which clocks and in which samples; empty for none."""
+    """Terms that are not finite, of leaves at which clocks, in which samples; empty for none."""
     parts = []
     for name, term in terms.leaves.items():
         index = torch.nonzero(~torch.isfinite(term)).flatten()
         if len(index):
-            clock = terms.clock[name]
-            rows = torch.isin(batch.layouts[name].sample, index)
-            seen = clock[rows] if clock.ndim else clock
-            ids = batch.ids[index].tolist()[:10]
-            parts.append(
-                f"leaf {name!r}, clock {float(seen.min()):.3g} to {float(seen.max()):.3g}, "
-                f"sample ids {ids}"
-            )
+            where = f"term {name!r}"
+            if name in batch.layouts and name in terms.clock:
+                clock = terms.clock[name]
+                rows = torch.isin(batch.layouts[name].sample, index)
+                seen = clock[rows] if clock.ndim else clock
+                where = f"leaf {name!r}, clock {float(seen.min()):.3g} to {float(seen.max()):.3g}"
+            parts.append(f"{where}, sample ids {batch.ids[index].tolist()[:10]}")
     return "; ".join(parts)
 
 

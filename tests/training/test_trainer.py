@@ -15,7 +15,7 @@ from structdiff.denoiser import NetworkDenoiser
 from structdiff.domains.molecules import MoleculeCodec, MoleculesConfig, embedded
 from structdiff.domains.molecules.recipe import build, objective_of
 from structdiff.layout import Layout
-from structdiff.objectives import Denoising
+from structdiff.objectives import Denoising, Terms
 from structdiff.processes import Gaussian, Product
 from structdiff.random import Generator
 from structdiff.schedules import Linear
@@ -28,6 +28,7 @@ from structdiff.training import (
     TrainingConfig,
     pick_device,
 )
+from structdiff.training.failure import where_broken
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -384,3 +385,14 @@ def test_each_process_asks_for_a_gpu_of_its_own(monkeypatch):
     with pytest.raises(ValueError, match="device = 'cuda:98' cannot be used"):
         pick_device("cuda")
     assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_terms_that_are_no_leaves_are_named_where_they_break():
+    batch = Batch.of({"x": torch.zeros(3, 2)})
+    terms = Terms(
+        {"x": torch.tensor([0.0, torch.nan, 0.0]), "codes": torch.tensor([torch.inf, 0.0, 0.0])},
+        {"x": torch.tensor([1.0, 2.0, 3.0])},
+    )
+    assert where_broken(batch, terms) == (
+        "leaf 'x', clock 2 to 2, sample ids [1]; term 'codes', sample ids [0]"
+    )
