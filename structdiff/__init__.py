@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from structdiff.calibration import Calibrated
     from structdiff.objectives import OrderAgnostic
     from structdiff.processes import Affine
+    from structdiff.remembering import Remembering
     from structdiff.reverse_variance import (
         AnalyticVariance,
         FixedVariance,
@@ -128,6 +129,7 @@ __all__ = [
     "Randomness",
     "RateGuided",
     "RePaint",
+    "Remembering",
     "Replacement",
     "Sharpened",
     "Shifted",
@@ -167,6 +169,7 @@ __getattr__ = later(
         "NormalVariance": "reverse_variance",
         "OrderAgnostic": "objectives",
         "Picard": "samplers",
+        "Remembering": "remembering",
         "Truncated": "samplers",
         "encode": "samplers",
         "second_order_score": "reverse_variance",

@@ -12,25 +12,48 @@ from structdiff.nn.transformer import Transformer
 
 if TYPE_CHECKING:
     from structdiff.nn.adapters import Adapted, TrainableCopy, zeroed
+    from structdiff.nn.class_head import ClassHead
+    from structdiff.nn.dilated import DilatedStack
     from structdiff.nn.encoders import EncodedConditions, GraphEncoder, SequenceEncoder, SetEncoder
     from structdiff.nn.energy import EnergyGradient
+    from structdiff.nn.experts import Experts
+    from structdiff.nn.field import FieldNetwork, MakeField
+    from structdiff.nn.frames import FrameTransformer
     from structdiff.nn.hooks import editing, reading
+    from structdiff.nn.interface import InterfaceNetwork
+    from structdiff.nn.patches import PatchTransformer
+    from structdiff.nn.state_space import StateSpace
+    from structdiff.nn.unet import UNet
+    from structdiff.nn.unet_presets import adm, ddpm_plus_plus, ncsn_plus_plus
 
 __all__ = [
     "Adapted",
+    "ClassHead",
     "ClockEmbedding",
     "ConditionFeatures",
+    "DilatedStack",
     "EGNN",
     "EncodedConditions",
     "EnergyGradient",
+    "Experts",
+    "FieldNetwork",
+    "FrameTransformer",
     "GraphEncoder",
+    "InterfaceNetwork",
+    "MakeField",
     "Pairs",
+    "PatchTransformer",
     "SequenceEncoder",
     "SetEncoder",
+    "StateSpace",
     "TokenNetwork",
     "TrainableCopy",
     "Transformer",
+    "UNet",
+    "adm",
+    "ddpm_plus_plus",
     "editing",
+    "ncsn_plus_plus",
     "per_row",
     "reading",
     "zeroed",
@@ -40,13 +63,26 @@ __getattr__ = later(
     __name__,
     {
         "Adapted": "adapters",
+        "ClassHead": "class_head",
+        "DilatedStack": "dilated",
         "EncodedConditions": "encoders",
         "EnergyGradient": "energy",
+        "Experts": "experts",
+        "FieldNetwork": "field",
+        "FrameTransformer": "frames",
         "GraphEncoder": "encoders",
+        "InterfaceNetwork": "interface",
+        "MakeField": "field",
+        "PatchTransformer": "patches",
         "SequenceEncoder": "encoders",
         "SetEncoder": "encoders",
+        "StateSpace": "state_space",
         "TrainableCopy": "adapters",
+        "UNet": "unet",
+        "adm": "unet_presets",
+        "ddpm_plus_plus": "unet_presets",
         "editing": "hooks",
+        "ncsn_plus_plus": "unet_presets",
         "reading": "hooks",
         "zeroed": "adapters",
     },

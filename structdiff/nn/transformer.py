@@ -1,23 +1,29 @@
-r"""A transformer over the packed rows of sequences.
+r"""A transformer over the rows of samples: of sequences, of sets, of the places of a field.
 
 Each layer adds to the rows x_i of a sample, with n the layer norm and (shift, scale, gate) affine
 in the condition and zero at first,
 
-    x <- x + (1 + gate) attention(mix((1 + scale) n(x) + shift)),
-    x <- x + (1 + gate) U max(V ((1 + scale) n(x) + shift), 0)^2,
+    x <- x + (open + gate) attention(mix((1 + scale) n(x) + shift)),
+    x <- x + (open + gate) U max(V ((1 + scale) n(x) + shift), 0)^2,
 
-where mix(h)_i = h_i + sum_k w_k h_{i+k} looks at near neighbours, entry by entry. Queries and keys
-are turned by an angle in proportion to the position of their row in its sample, so their products
-depend on differences of positions only.
+where open is 1 or 0, and mix(h)_i = h_i + sum_k w_k h_{i+k} looks at near neighbours, entry by
+entry. With open = 0 (adaLN-Zero) each layer is the identity at first. Attention knows positions on
+any number of axes, see `structdiff.nn.attention`; with none, and no neighbours, the network does
+not know the order of the rows: permuting them permutes what it gives.
 
-Rows become a dense tensor `(samples, length, width)` inside: a view where all samples have one
-length, otherwise with padding that no other row looks at.
+With long skips the last layers also see what early ones gave, the last one what the first: before
+a layer, h <- W (h, h_early) with W = (1, 0) at first.
+
+Packed rows become a dense tensor `(samples, length, width)` inside: a view where all samples have
+one length, otherwise with padding that no other row looks at.
 
 References:
-    Scalable Diffusion Models with Transformers (Peebles and Xie, 2022), section 3.2: conditions.
-    https://arxiv.org/abs/2212.09748
-    RoFormer: Enhanced Transformer with Rotary Position Embedding (Su et al., 2021), section 3.2.
-    https://arxiv.org/abs/2104.09864
+    Scalable Diffusion Models with Transformers (Peebles and Xie, 2022), section 3.2: conditions,
+    and gates that are zero at first. https://arxiv.org/abs/2212.09748
+    All are Worth Words: A ViT Backbone for Diffusion Models (Bao et al., 2022), section 3.1: long
+    skips. https://arxiv.org/abs/2209.12152
+    Exploring Vision Transformers as Diffusion Learners (Cao et al., 2022), section 3.2: a deep
+    encoder and a light decoder. https://arxiv.org/abs/2212.13771
     Primer: Searching for Efficient Transformers for Language Modeling (So et al., 2021), section
     3: squared activations and depthwise convolutions. https://arxiv.org/abs/2109.08668
 """
@@ -25,72 +31,18 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from structdiff.layout import Layout
+from structdiff.nn.attention import angles, attention, grid, rotate
+from structdiff.nn.padding import Padding
 
-__all__ = ["Transformer"]
-
-
-@dataclass(frozen=True)
-class _Padding:
-    """Packed rows as a dense tensor, and back.
-
-    Arguments:
-        samples: Number of samples.
-        length: Rows of the longest sample.
-        place: Row in the dense tensor of each packed one, `(rows,)`; None where it is a view.
-        real: Which dense rows are no padding, `(samples, length)`; None where all are.
-    """
-
-    samples: int
-    length: int
-    place: Tensor | None
-    real: Tensor | None
-
-    @classmethod
-    def of(cls, layout: Layout) -> _Padding:
-        """From the counts of a layout, which are Python ints: no device is read."""
-        samples, length = layout.samples, max(layout.counts, default=0)
-        if samples * length == layout.rows:
-            return cls(samples, length, None, None)
-        device = layout.sample.device
-        size = torch.tensor(layout.counts, device=device)
-        row = torch.arange(layout.rows, device=device) - (size.cumsum(0) - size)[layout.sample]
-        real = torch.arange(length, device=device) < size.unsqueeze(1)
-        return cls(samples, length, layout.sample * length + row, real)
-
-    def dense(self, x: Tensor) -> Tensor:
-        """`(rows, width)` to `(samples, length, width)`, zero where it is padding."""
-        shape = (self.samples, self.length, x.shape[1])
-        if self.place is None:
-            return x.view(shape)
-        zeros = x.new_zeros(self.samples * self.length, x.shape[1])
-        return zeros.index_copy(0, self.place, x).view(shape)
-
-    def packed(self, x: Tensor) -> Tensor:
-        """`(samples, length, width)` to `(rows, width)`."""
-        flat = x.reshape(-1, x.shape[2])
-        return flat if self.place is None else flat.index_select(0, self.place)
-
-
-def _angles(length: int, entries: int, like: Tensor, slowest: float = 10000.0) -> Tensor:
-    """Angle of each pair of entries at each position, `(length, entries / 2)`."""
-    steps = torch.arange(entries // 2, device=like.device, dtype=torch.float64)
-    speed = slowest ** (-steps / max(entries // 2, 1))
-    position = torch.arange(length, device=like.device, dtype=torch.float64)
-    return (position.unsqueeze(1) * speed).to(torch.promote_types(like.dtype, torch.float32))
-
-
-def rotate(x: Tensor, angle: Tensor) -> Tensor:
-    """Turn each pair of entries (k, k + half) of the last axis by the angles of its position."""
-    a, b = x.chunk(2, -1)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+__all__ = ["Layer", "Transformer"]
 
 
 class _Neighbours(nn.Module):
@@ -112,7 +64,7 @@ class _Neighbours(nn.Module):
         return h
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
     """Attention, then a row-wise network; see the module."""
 
     def __init__(
@@ -125,9 +77,10 @@ class _Layer(nn.Module):
         causal: bool,
         expand: int,
         neighbours: int,
+        zero: bool,
     ) -> None:
         super().__init__()
-        self.heads, self.causal = heads, causal
+        self.heads, self.causal, self.open = heads, causal, 0 if zero else 1
         self.modulation = nn.Linear(condition, 6 * width) if condition else None
         self.mix = _Neighbours(width, neighbours, causal=causal) if neighbours else None
         self.attend = nn.Linear(width, 3 * width, bias=False)
@@ -143,43 +96,27 @@ class _Layer(nn.Module):
             nn.init.zeros_(self.modulation.bias)
 
     def forward(
-        self, x: Tensor, condition: Tensor | None, angle: Tensor, real: Tensor | None
+        self, x: Tensor, condition: Tensor | None, angle: Tensor | None, real: Tensor | None
     ) -> Tensor:
+        """`(samples, length, width)`; all but x may be None."""
         shifts: tuple[Tensor | None, ...] = (None,) * 6
         if self.modulation is not None and condition is not None:
             shifts = self.modulation(F.silu(condition)).chunk(6, -1)
-        x = _add(x, self._attention(_norm(x, *shifts[:2]), angle, real), shifts[2])
+        x = self._add(x, self._attention(_norm(x, *shifts[:2]), angle, real), shifts[2])
         h = self.widen(_norm(x, *shifts[3:5]))
-        return _add(x, self.narrow(F.relu(h).square()), shifts[5])
+        return self._add(x, self.narrow(F.relu(h).square()), shifts[5])
 
-    def _attention(self, h: Tensor, angle: Tensor, real: Tensor | None) -> Tensor:
+    def _add(self, x: Tensor, change: Tensor, gate: Tensor | None) -> Tensor:
+        return x + change if gate is None else x + change * (self.open + gate)
+
+    def _attention(self, h: Tensor, angle: Tensor | None, real: Tensor | None) -> Tensor:
         if self.mix is not None:
             h = self.mix(h, real)
         parts = self.attend(h).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key = rotate(parts[:2], angle)
+        query, key = parts[:2] if angle is None else rotate(parts[:2], angle)
         seen = attention(query, key, parts[2], real, causal=self.causal)
         mixed: Tensor = self.gather(seen.transpose(1, 2).flatten(2))
         return mixed
-
-
-def attention(
-    query: Tensor, key: Tensor, value: Tensor, real: Tensor | None, *, causal: bool
-) -> Tensor:
-    """Mean of the values of what a row sees, `(samples, heads, length, entries)`.
-
-    The fused kernel, except in low precision on a CPU, where it takes four times as long as
-    products that are written out.
-    """
-    # Padding comes last, where no causal row looks.
-    mask = None if real is None or causal else real[:, None, None]
-    if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float16):
-        return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal)
-    score = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
-    if causal:
-        mask = score.new_ones(score.shape[-2:], dtype=torch.bool).tril()
-    if mask is not None:
-        score = score.masked_fill(~mask, torch.finfo(score.dtype).min)
-    return torch.softmax(score, -1, dtype=score.dtype) @ value
 
 
 def _norm(x: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tensor:
@@ -187,8 +124,18 @@ def _norm(x: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tensor:
     return h if shift is None or scale is None else torch.addcmul(h + shift, h, scale)
 
 
-def _add(x: Tensor, change: Tensor, gate: Tensor | None) -> Tensor:
-    return x + change if gate is None else x + change * (1 + gate)
+class _LongSkip(nn.Module):
+    """W (h, early), where W = (1, 0) at first."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.join = nn.Linear(2 * width, width)
+        nn.init.eye_(self.join.weight)
+        nn.init.zeros_(self.join.bias)
+
+    def forward(self, h: Tensor, early: Tensor) -> Tensor:
+        joined: Tensor = self.join(torch.cat([h, early], -1))
+        return joined
 
 
 class Transformer(nn.Module):
@@ -202,10 +149,16 @@ class Transformer(nn.Module):
         causal: Whether a row sees only rows before it, and itself.
         expand: Width inside the row-wise network, over `width`.
         neighbours: How many near rows are mixed before attention; 0 for none, odd unless causal.
+        axes: Axes of the positions of a row: 1 in a sequence, 0 in a set.
+        zero: Whether gates are zero at first, so that each layer is the identity.
+        skips: How many of the last layers see what early ones gave.
+        checkpointing: Whether layers are computed again on the way back, for less memory.
 
     Raises:
-        ValueError: If the heads do not divide the width into even parts, or the neighbours are
-            not centred; on a call, if a condition is missing or of another shape.
+        ValueError: If the heads do not divide the width into even parts, the neighbours are not
+            centred, an entry is too short for the axes, gates are zero with no condition to open
+            them, or the skips are not fewer than the other layers; on a call, if a condition is
+            missing or of another shape.
 
     Example:
         >>> network = Transformer(8, 2, 2)
@@ -223,6 +176,10 @@ class Transformer(nn.Module):
         causal: bool = False,
         expand: int = 4,
         neighbours: int = 3,
+        axes: int = 1,
+        zero: bool = False,
+        skips: int = 0,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if heads < 1 or width % (2 * heads):
@@ -231,9 +188,19 @@ class Transformer(nn.Module):
         if neighbours < 0 or (neighbours and neighbours % 2 == 0 and not causal):
             msg = f"neighbours must be 0, or odd where both sides are seen, got {neighbours}"
             raise ValueError(f"{msg}: take 3")
+        if not 0 <= axes <= width // (2 * heads):
+            msg = f"axes must be between 0 and {width // (2 * heads)}, a pair of a head's entries"
+            raise ValueError(f"{msg} for each, got {axes}: take a larger width or fewer heads")
+        if zero and not condition:
+            msg = "gates that are zero at first need a condition to open: give condition > 0"
+            raise ValueError(msg)
+        if not 0 <= skips <= max(0, layers - 2):
+            msg = f"skips must be at most {max(0, layers - 2)} for {layers} layers, got {skips}"
+            raise ValueError(f"{msg}: two layers at least come before them")
         self.width, self.heads, self.condition = width, heads, condition
+        self.axes, self.checkpointing = axes, checkpointing
         self.layers = nn.ModuleList(
-            _Layer(
+            Layer(
                 width,
                 heads,
                 depth=layers,
@@ -241,9 +208,11 @@ class Transformer(nn.Module):
                 causal=causal,
                 expand=expand,
                 neighbours=neighbours,
+                zero=zero,
             )
             for _ in range(layers)
         )
+        self.skips = nn.ModuleList(_LongSkip(width) for _ in range(skips))
 
     def forward(
         self,
@@ -252,6 +221,7 @@ class Transformer(nn.Module):
         condition: Tensor | None = None,
         *,
         condition_of_rows: bool = False,
+        places: Tensor | None = None,
     ) -> Tensor:
         """Normed features of each row.
 
@@ -260,23 +230,77 @@ class Transformer(nn.Module):
             layout: Which sample each row belongs to.
             condition: Features `(samples, condition)`, or `(rows, condition)`.
             condition_of_rows: Whether each row has its own condition.
+            places: Positions of the first, second, ... row of a sample, `(length, axes)` with a
+                length that no sample exceeds; by default 0, 1, ...
         """
-        self._check(layout, condition, condition_of_rows)
+        self._check(layout, condition, condition_of_rows, places)
         if not layout.rows:
             return x
-        padding = _Padding.of(layout)
-        angle = _angles(padding.length, self.width // self.heads, x)
+        padding = Padding.of(layout)
+        places = grid((padding.length,), x.device) if places is None else places
         if condition is not None:
             condition = padding.dense(condition) if condition_of_rows else condition.unsqueeze(1)
-        h = padding.dense(x)
-        for layer in self.layers:
-            h = layer(h, condition, angle, padding.real)
-        return padding.packed(F.layer_norm(h, h.shape[-1:]))
+        places = places[: padding.length]
+        return padding.packed(self.dense(padding.dense(x), condition, places, padding.real))
 
-    def _check(self, layout: Layout, condition: Tensor | None, of_rows: bool) -> None:
+    def dense(
+        self,
+        h: Tensor,
+        condition: Tensor | None,
+        places: Tensor,
+        real: Tensor | None = None,
+        *,
+        after: Callable[[int, Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Normed features of rows that are not packed, `(samples, length, width)`.
+
+        Arguments:
+            h: Features, `(samples, length, width)`.
+            condition: Features, `(samples, 1 or length, condition)`, or None.
+            places: Positions, `(length, axes)`; not looked at where there are no axes.
+            real: Which rows are no padding, `(samples, length)`; None where all are.
+            after: What is done to the rows after layer k, (k, rows) to rows.
+        """
+        angle = angles(places, self.width // self.heads, h) if self.axes else None
+        first = len(self.layers) - len(self.skips)
+        early: list[Tensor] = []
+        for k, layer in enumerate(self.layers):
+            if k >= first:
+                h = self.skips[k - first](h, early[self._source(k - first)])
+            h = self._run(layer, h, condition, angle, real)
+            h = h if after is None else after(k, h)
+            if self.skips:
+                early.append(h)
+        return F.layer_norm(h, h.shape[-1:])
+
+    def _run(self, layer: nn.Module, *inputs: Tensor | None) -> Tensor:
+        """A layer, and whether its inside is kept."""
+        h: Tensor
+        if self.checkpointing and torch.is_grad_enabled():
+            h = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
+        else:
+            h = layer(*inputs)
+        return h
+
+    def _source(self, skip: int) -> int:
+        """The layer whose output a skip brings: spread evenly, the last skip brings the first."""
+        skips = len(self.skips)
+        last = len(self.layers) - skips - 2
+        return 0 if skips == 1 else round(last * (skips - 1 - skip) / (skips - 1))
+
+    def _check(
+        self, layout: Layout, condition: Tensor | None, of_rows: bool, places: Tensor | None
+    ) -> None:
         shape = (layout.rows if of_rows else layout.samples, self.condition)
         found = None if condition is None else tuple(condition.shape)
         if found != (shape if self.condition else None):
             want = f"shape {shape}" if self.condition else "None"
             msg = f"condition must be {want}, got {found}"
             raise ValueError(f"{msg}: give the features that the transformer was made for")
+        length, axes = max(layout.counts, default=0), 1 if places is None else places.shape[1]
+        if self.axes > 0 and axes != self.axes:
+            msg = f"places must have {self.axes} axes, got {axes}"
+            raise ValueError(f"{msg}: give the positions of rows, (length, {self.axes})")
+        if places is not None and len(places) < length:
+            msg = f"places must be at least {length}, the rows of the longest sample"
+            raise ValueError(f"{msg}, got {len(places)}")

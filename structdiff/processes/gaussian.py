@@ -29,6 +29,7 @@ from structdiff.layout import Layout
 from structdiff.parameterisations import Data, Parameterisation
 from structdiff.processes.base import Estimate, Scored, Tractable
 from structdiff.processes.gaussian_step import (
+    VARIANCES,
     GaussianStep,
     certainty,
     deviation,
@@ -195,8 +196,8 @@ class Gaussian(Leaf, Tractable, Scored):
     ) -> Estimate:
         """The known rows, placed in the frame of the estimate; they have no variance."""
         del x_t, t
-        free = ~expand(held, x_0)
-        extras = {name: free * extra for name, extra in estimate.extras.items()}
+        free, extras = ~expand(held, x_0), dict(estimate.extras)
+        extras |= {name: free * extras[name] for name in VARIANCES if name in extras}
         return Estimate(self.graft(estimate.value, x_0, held), extras)
 
     def shift(self, estimate: Estimate, gradient: Tensor, x_t: Tensor, t: Tensor) -> Estimate:

@@ -25,7 +25,10 @@ from torch import Tensor
 
 from structdiff.schedules import Level
 
-__all__ = ["GaussianStep", "certainty", "deviation", "exact_steps"]
+__all__ = ["GaussianStep", "VARIANCES", "certainty", "deviation", "exact_steps"]
+
+VARIANCES = ("variance", "interpolation")
+"""What an estimate may say of the variance of a step, for every entry, beside its value."""
 
 
 class GaussianStep(NamedTuple):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy.spatial import KDTree
 
 from structdiff.layout import Layout
 from structdiff.nn import ClockEmbedding, per_row
@@ -31,6 +32,22 @@ def test_clocks_within_the_limit_are_told_apart():
     features = ClockEmbedding(32)(torch.linspace(-20, 20, 401))
     gaps = torch.cdist(features, features) + 10 * torch.eye(401)
     assert gaps.min() > 0.1
+
+
+@pytest.mark.parametrize("clock", ["grid", "continuous"])
+def test_ten_thousand_clocks_are_told_apart(clock):
+    """No two come nearer than half of what the closest two are by the speeds of the waves."""
+    embed, count = ClockEmbedding(32), 10000
+    grid = torch.linspace(-20, 20, count, dtype=torch.float64)
+    if clock == "continuous":
+        noise = torch.rand(count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        grid = grid + (noise - 0.5) * (grid[1] - grid[0])
+    features = embed(grid).float()
+    gap = KDTree(features.double().numpy()).query(features.double().numpy(), k=2)[0][:, 1]
+    speed = embed.frequency.double().square().sum().sqrt()
+    nearest = float(grid.diff().min() * speed)
+    assert gap.min() > 0.5 * nearest
+    assert gap.min() < 1.01 * nearest
 
 
 @pytest.mark.parametrize("features", [5, 0])

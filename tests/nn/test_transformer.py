@@ -8,24 +8,11 @@ import torch
 from structdiff.batch import Batch
 from structdiff.layout import Layout
 from structdiff.nn import TokenNetwork, Transformer
-from structdiff.nn.transformer import attention, rotate
+from structdiff.nn.attention import attention, rotate
+from tests.nn.networks import awake, random
 
 COUNTS = [5, 2, 0, 8, 1]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
-
-
-def random(*shape, seed=0, dtype=torch.float64):
-    draw = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return draw.to(dtype)
-
-
-def awake(network, seed=1, dtype=torch.float64):
-    """The network with random weights also where they begin at zero."""
-    generator = torch.Generator().manual_seed(seed)
-    for weight in network.parameters():
-        if not weight.any():
-            weight.data.normal_(generator=generator).mul_(0.3)
-    return network.to(dtype)
 
 
 def make(*, dtype=torch.float64, **settings):

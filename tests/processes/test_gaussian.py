@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.functional import jacobian
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from structdiff import Discrete, Flow, Gaussian, Linear
+from structdiff import Batch, Discrete, Flow, Gaussian, Linear
 from structdiff.parameterisations import Noise
 from structdiff.processes import Estimate
 from structdiff.schedules import CLEAN, Schedule
@@ -361,3 +361,15 @@ def test_centred_density_beside_given_rows_is_free() -> None:
     constant = -torch.log(level.sigma) - 0.5 * math.log(2 * math.pi)
     close(per_row[:3], torch.stack([time(0.0), normal[1], time(0.0)]))
     close(per_row[3:].sum(), 6 * constant.squeeze())
+
+
+def test_entries_that_are_held_have_no_variance_and_other_extras_stay() -> None:
+    x_t, known = torch.randn(3, 2), torch.randn(3, 2)
+    held = torch.tensor([[True, False], [False, False], [True, True]])
+    memory = torch.randn(3, 4, 5)
+    said = Estimate(x_t, {"variance": torch.full((3, 2), 0.3), "memory": memory})
+    process = Gaussian(Linear(), event=(2,)).bind(Batch.of(known))
+    found = process.impose(said, known, held, x_t, time(0.5))
+    assert torch.equal(found.extras["variance"], torch.where(held, 0.0, 0.3))
+    assert torch.equal(found.extras["memory"], memory)
+    assert torch.equal(found.value, torch.where(held, known, x_t))
