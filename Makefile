@@ -14,10 +14,12 @@ JOBS ?= 2
 ARGS ?=
 # What `make results` repeats: text (with the file TEXT; by default the prefix of text8 that
 # $STRUCTDIFF_DATA has), manifolds (with the folder DATA that has earth/ and torus_rna/; by default
-# $STRUCTDIFF_DATA) or molecules.
+# $STRUCTDIFF_DATA), latent (images and audio, with the folder DATA that has mnist/ and fsdd/, and
+# PEERS, a Python that has diffusers, to compare with it) or molecules.
 DOMAIN ?= text
 TEXT ?=
 DATA ?=
+PEERS ?=
 
 TORCH := torch==2.13.0
 VENV := .venv
@@ -30,7 +32,7 @@ DEV_READY := $(VENV)/.ready-dev
 INSTALLED := build/installed
 SOURCES := $(shell find structdiff domains -not -name __pycache__ -not -name '*.pyc' 2> /dev/null)
 
-.PHONY: help venv demo results results-text results-manifolds results-molecules conditional test lint format types doctest tutorials package clean
+.PHONY: help venv demo results results-text results-manifolds results-latent results-molecules conditional test lint format types doctest tutorials package clean
 
 help:  ## say what there is
 	@echo "structdiff: make TARGET, where TARGET is one of"
@@ -43,7 +45,7 @@ demo: $(DEMO_READY)  ## make molecules with the model that comes with the packag
 	@echo "demo: structdiff demo molecules"
 	@$(BIN)/structdiff demo molecules
 
-results: results-$(DOMAIN)  ## repeat the long runs of the README of DOMAIN: text (the default), manifolds or molecules
+results: results-$(DOMAIN)  ## repeat the long runs of the README of DOMAIN: text (the default), manifolds, latent or molecules
 
 results-text: $(DEMO_READY)
 	@echo "results: text8's prefix and Markov letters, under an hour on two cores; stop it at any time," \
@@ -54,6 +56,12 @@ results-manifolds: $(DEMO_READY)
 	@echo "results: earthquakes, floods, fires, volcanoes and RNA, under an hour on two cores; stop it" \
 		"at any time, the same command goes on"
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/manifolds.py --out runs/manifolds-results $(if $(DATA),--data $(DATA))
+
+results-latent: $(DEMO_READY)
+	@echo "results: digits and spoken digits, about an hour on two cores; stop it at any time, the" \
+		"same command goes on"
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/latent_results.py --out runs/latent-results \
+		$(if $(DATA),--data $(DATA)) $(if $(PEERS),--peers $(PEERS))
 
 results-molecules: $(DEMO_READY)
 	@echo "results: about an hour on one core; stop it at any time, the same command goes on"
