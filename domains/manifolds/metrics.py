@@ -21,27 +21,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from structdiff.metrics.frechet import Measured
+from structdiff.metrics.kernel import discrepancy as kernel_discrepancy
 from structdiff.spaces import Manifold
 
-__all__ = ["Discrepancy", "discrepancy", "distances", "kuiper", "nearest", "off_space", "smirnov"]
+__all__ = ["discrepancy", "distances", "kuiper", "nearest", "off_space", "smirnov"]
 
 SCALES = (0.1, 0.5, 2.0)
 """Of the kernel, times the median distance of real points."""
 _TOGETHER = 1 << 19  # pairs of points
-
-
-class Discrepancy(NamedTuple):
-    """An estimate of MMD^2 and its standard error."""
-
-    value: float
-    error: float
 
 
 def distances(space: Manifold, x: Tensor, y: Tensor) -> Tensor:
@@ -63,8 +57,8 @@ def nearest(space: Manifold, x: Tensor, y: Tensor) -> Tensor:
 
 def discrepancy(
     space: Manifold, x: Tensor, y: Tensor, scales: Sequence[float] = SCALES
-) -> Discrepancy:
-    """MMD^2 between drawn and real points.
+) -> Measured:
+    """MMD^2 between drawn and real points, and its standard error.
 
     Arguments:
         space: The space.
@@ -75,42 +69,16 @@ def discrepancy(
     Raises:
         ValueError: If there are fewer than two of either.
     """
-    if min(len(x), len(y)) < 2:
-        msg = f"two points of either are needed, got {len(x)} and {len(y)}: draw more"
-        raise ValueError(msg)
-    inside, across, among = distances(space, x, x), distances(space, x, y), distances(space, y, y)
-    off = ~torch.eye(len(y), dtype=torch.bool, device=y.device)
-    unit = float(among[off].median().clamp(min=1e-12))
+    unit = 1.0
+    if len(y) > 1:
+        off = ~torch.eye(len(y), dtype=torch.bool, device=y.device)
+        unit = float(distances(space, y, y)[off].median().clamp(min=1e-12))
 
-    def kernel(d: Tensor) -> Tensor:
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        d = distances(space, a, b)
         return torch.stack([torch.exp(-d / (s * unit)) for s in scales]).mean(0)
 
-    kxx, kxy, kyy = (
-        kernel(inside).fill_diagonal_(0),
-        kernel(across),
-        kernel(among).fill_diagonal_(0),
-    )
-    return _jackknifed(kxx, kxy, kyy)
-
-
-def _jackknifed(kxx: Tensor, kxy: Tensor, kyy: Tensor) -> Discrepancy:
-    """The estimate, and its error from leaving out one sample of either after the other."""
-    n, m = kxy.shape
-    xx, xy, yy = kxx.sum(), kxy.sum(), kyy.sum()
-    whole = xx / (n * (n - 1)) + yy / (m * (m - 1)) - 2 * xy / (n * m)
-    spread = 0.0
-    for total, rows, cross, other, k in (
-        (xx, kxx.sum(1), kxy.sum(1), yy / (m * (m - 1)), n),
-        (yy, kyy.sum(1), kxy.sum(0), xx / (n * (n - 1)), m),
-    ):
-        if k < 3:
-            return Discrepancy(float(whole), math.nan)
-        far = n * m // k
-        left = (
-            (total - 2 * rows) / ((k - 1) * (k - 2)) + other - 2 * (xy - cross) / ((k - 1) * far)
-        )
-        spread += float((left - left.mean()).square().sum()) * (k - 1) / k
-    return Discrepancy(float(whole), math.sqrt(spread))
+    return kernel_discrepancy(x, y, kernel)
 
 
 def off_space(space: Manifold, x: Tensor) -> float:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from inspect import signature
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from torch import Tensor
@@ -46,6 +46,21 @@ class Drawing:
     """Rows of a block, of a walk in blocks."""
     remask: float | None = None
     """How often each row is noised anew on its way, on average, of a walk that does."""
+    grid: str | None = None
+    """How the steps lie in time, of images and audio."""
+    guide_from: float | None = None
+    """First time, towards the data, at which --guidance holds, of images and audio."""
+    guide_to: float | None = None
+    """Last such time, towards noise."""
+    threshold: str | None = None
+    """How estimates are kept within the range of the data, of images and audio."""
+    inverse: str | None = None
+    """How a measurement is followed by a model that was not trained for it, of images and
+    audio."""
+    zeta: float | None = None
+    """Length of the steps of dps."""
+    jump: int | None = None
+    """Steps of a stretch that --sampler.repaint repeats, of images and audio."""
     batch_size: int | None = None
     """Samples drawn together."""
     randomness: Literal["batch", "sample"] | None = None
@@ -74,7 +89,7 @@ def sample(
             that ends in a slash, or one that exists), which is filled shard by shard and goes on
             where it was stopped. Without one, a list is printed.
         condition: What is asked of the samples: NAME=VALUE, several if need be; of molecules
-            alone.
+            their properties, of images and audio label=CLASS and what their README lists.
         guidance: Scale of the conditions: 0 unconditional, 1 conditional, above 1 guided; one
             number, or NAME=NUMBER for each condition.
         sizes: Sizes to choose from (of molecules, numbers of atoms; of text, numbers of tokens);
@@ -82,7 +97,10 @@ def sample(
         given: A part that every sample is to contain: of molecules a file, held where it is; of
             text the text itself, with {6} for six unknown tokens ("To be {6} not to be"); what has
             no gap is the beginning of a window of running text, the rest of which is drawn; of
-            manifolds whole leaves, in the units of the data (place=12.5,41.9).
+            manifolds whole leaves, in the units of the data (place=12.5,41.9); of images a
+            picture, known where it is not transparent, or TASK=FILE of a task that the model was
+            trained for or not (super-resolution=small.png); of audio a sound, of which
+            --condition says gap=0.2:0.3 (seconds to fill) or noise=0.05 (to take away).
         only_valid: Draw until so many are valid, and keep those; the rate of all drawn is told. Of
             molecules alone.
         sampler: How samples are drawn.
@@ -148,6 +166,7 @@ def evaluate(
     data: Path | None = None,
     condition: Asked = (),
     guidance: Scales = (),
+    features: Path | None = None,
     sampler: Drawing = Drawing(),  # noqa: B008
     seed: int = 0,
 ) -> None:
@@ -159,11 +178,13 @@ def evaluate(
         data: The run's data, if they are no longer where they were.
         condition: What is asked of the samples: NAME=VALUE, several if need be.
         guidance: Scale of the conditions; one number, or NAME=NUMBER for each condition.
+        features: Weights of Inception-v3 as safetensors, to measure distances by; of images
+            alone, where a classifier that is trained on the data does it by default.
         sampler: How samples are drawn.
         seed: Start of the random numbers.
     """
-    domain = load(RunFolder(run).domain)
-    domain.commands.evaluate(
+    measure = load(RunFolder(run).domain).commands.evaluate
+    measure(
         run,
         n,
         condition=_pairs("condition", tuple(chain(*condition))),
@@ -171,6 +192,7 @@ def evaluate(
         settings=asdict(sampler),
         seed=seed,
         data=data,
+        **_own(measure, "features", features, "images"),
     )
 
 
@@ -186,8 +208,8 @@ def score(
 ) -> None:
     """How likely the model holds samples to be.
 
-    Of manifolds that is the log density of each, of molecules and text a bound on -log p of each,
-    by leaf.
+    Of manifolds and images that is the log density of each, of molecules and text a bound on
+    -log p of each, by leaf.
 
     Args:
         run: Folder of the run.
@@ -205,13 +227,15 @@ def score(
         seed: Start of the random numbers.
         overwrite: Whether OUT may be replaced.
     """
-    domain = load(RunFolder(run).domain)
+    name = RunFolder(run).domain
+    measure = getattr(load(name).commands, "score", None)
+    if measure is None:
+        msg = f"{run} is a run of {name}, whose models have no density of the data to score by"
+        raise ValueError(f"{msg}: structdiff evaluate {run} says how near its samples are")
     asked = {"draws": draws, "steps": steps}
     known = {name: value for name, value in asked.items() if value is not None}
-    taken = _columns(domain.commands.score, columns)
-    domain.commands.score(
-        run, _path("data", data), out, seed=seed, overwrite=overwrite, **known, **taken
-    )
+    taken = _own(measure, "columns", columns, "manifolds")
+    measure(run, _path("data", data), out, seed=seed, overwrite=overwrite, **known, **taken)
 
 
 def doctor(
@@ -230,7 +254,7 @@ def doctor(
     name = domain or ("molecules" if columns is None else "manifolds")
     look = load(name).commands.doctor
     try:
-        look(_path("path", path), **_columns(look, columns))
+        look(_path("path", path), **_own(look, "columns", columns, "manifolds"))
     except ValueError as error:
         if domain is not None or columns is not None:
             raise
@@ -239,16 +263,16 @@ def doctor(
         raise ValueError(msg) from None
 
 
-def _columns(function: Callable[..., None], columns: str | None) -> dict[str, str]:
-    """The columns that are asked for, as an argument of a domain that has such.
+def _own(function: Callable[..., None], name: str, value: Any, domain: str) -> dict[str, Any]:
+    """An option that one domain has, as an argument of its function.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If it is asked for and the function has none.
     """
-    if columns is not None and "columns" not in signature(function).parameters:
-        msg = f"--columns {columns} is of manifolds alone: leave it out"
+    if value is not None and name not in signature(function).parameters:
+        msg = f"--{name} {value} is of {domain} alone: leave it out"
         raise ValueError(msg)
-    return {} if columns is None else {"columns": columns}
+    return {} if value is None else {name: value}
 
 
 def tune(

@@ -19,6 +19,12 @@ class Domain:
 
 
 DOMAINS = {
+    "audio": Domain(
+        "structdiff.domains.audio", "audio", "sounds: waveforms, mel spectrograms, vocoders"
+    ),
+    "images": Domain(
+        "structdiff.domains.images", "images", "images: pixels, latents or codes of them"
+    ),
     "manifolds": Domain(
         "structdiff.domains.manifolds",
         "manifolds",

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, final
 
 from torch import Tensor, nn
 
@@ -85,6 +85,11 @@ class LearnedCodec(LatentCodec):
             x: Samples, `(samples, *event)`.
             random: Where noise comes from.
         """
+
+    @final  # type: ignore[misc]  # nn.Module declares forward writable
+    def forward(self, x: Tensor, random: Randomness) -> Mapping[str, Tensor]:
+        """`terms`: what is called, and so compiled, in training."""
+        return self.terms(x, random)
 
 
 class StochasticCodec(LearnedCodec):

@@ -13,25 +13,32 @@ from structdiff.nn.transformer import Transformer
 if TYPE_CHECKING:
     from structdiff.nn.adapters import Adapted, TrainableCopy, zeroed
     from structdiff.nn.class_head import ClassHead
+    from structdiff.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
     from structdiff.nn.dilated import DilatedStack
     from structdiff.nn.encoders import EncodedConditions, GraphEncoder, SequenceEncoder, SetEncoder
     from structdiff.nn.energy import EnergyGradient
     from structdiff.nn.experts import Experts
     from structdiff.nn.field import FieldNetwork, MakeField
     from structdiff.nn.frames import FrameTransformer
+    from structdiff.nn.group_norm import AdaptiveGroupNorm
     from structdiff.nn.hooks import editing, reading
     from structdiff.nn.interface import InterfaceNetwork
     from structdiff.nn.patches import PatchTransformer
+    from structdiff.nn.resampling import Double, Halve
     from structdiff.nn.state_space import StateSpace
     from structdiff.nn.unet import UNet
     from structdiff.nn.unet_presets import adm, ddpm_plus_plus, ncsn_plus_plus
 
 __all__ = [
     "Adapted",
+    "AdaptiveGroupNorm",
     "ClassHead",
     "ClockEmbedding",
     "ConditionFeatures",
+    "ConvolutionalDecoder",
+    "ConvolutionalEncoder",
     "DilatedStack",
+    "Double",
     "EGNN",
     "EncodedConditions",
     "EnergyGradient",
@@ -39,6 +46,7 @@ __all__ = [
     "FieldNetwork",
     "FrameTransformer",
     "GraphEncoder",
+    "Halve",
     "InterfaceNetwork",
     "MakeField",
     "Pairs",
@@ -63,14 +71,19 @@ __getattr__ = later(
     __name__,
     {
         "Adapted": "adapters",
+        "AdaptiveGroupNorm": "group_norm",
         "ClassHead": "class_head",
+        "ConvolutionalDecoder": "convolutional",
+        "ConvolutionalEncoder": "convolutional",
         "DilatedStack": "dilated",
+        "Double": "resampling",
         "EncodedConditions": "encoders",
         "EnergyGradient": "energy",
         "Experts": "experts",
         "FieldNetwork": "field",
         "FrameTransformer": "frames",
         "GraphEncoder": "encoders",
+        "Halve": "resampling",
         "InterfaceNetwork": "interface",
         "MakeField": "field",
         "PatchTransformer": "patches",

@@ -119,6 +119,10 @@ class FieldNetwork(nn.Module):
         outputs = channels if outputs is None else outputs
         context = features if self.texts else 0
         self.network = make(inputs, outputs, condition=features, context=context)
+        # Of a class one feature is 1 and the others 0: weights made for many features that all
+        # vary would leave it hardly heard beside the clock.
+        if seen > _CLOCK:
+            nn.init.normal_(self.enter[0].weight[:, _CLOCK:])
 
     def forward(
         self, batch: Batch, clock: Mapping[str, Tensor], previous: Mapping[str, Tensor] | None

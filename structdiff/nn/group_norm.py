@@ -110,14 +110,14 @@ class _Sums(torch.autograd.Function):
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         shape = (*x.shape[:2], *(1,) * (x.ndim - 2))
         first, second = (part.reshape(shape).to(x.dtype) for part in gradient.unbind(0))
         return torch.addcmul(first, x, second, value=2)
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return _both(tangent, 2 * x)
 

@@ -8,17 +8,19 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
+from torch import nn
 
 from structdiff.artifacts import RunFolder
 from structdiff.batch import Batch
-from structdiff.denoiser import Denoiser
-from structdiff.objectives import Objective
+from structdiff.objectives import Terms
+from structdiff.random import Randomness
 from structdiff.training import Source, Trainer, TrainingConfig, pick_device
 from structdiff.training.distributed import finish, first_alone, shard, start
 
 __all__ = ["fit", "load_together"]
 
 T = TypeVar("T")
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def load_together(load: Callable[[], T], training: TrainingConfig) -> T:
@@ -32,15 +34,15 @@ def fit(
     domain: str,
     config: BaseModel,
     training: TrainingConfig,
-    denoiser: Denoiser,
-    objective: Objective,
+    denoiser: Model,
+    objective: Callable[[Model, Batch, Randomness], Terms],
     *,
     samples: int,
     collate: Callable[[NDArray[np.int64]], Batch],
     identity: Mapping[str, Any],
     codec: Mapping[str, Any],
     costs: Sequence[float] | None = None,
-    validate: Callable[[Denoiser], Mapping[str, float]] | None = None,
+    validate: Callable[[Model], Mapping[str, float]] | None = None,
     words: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> None:
@@ -51,7 +53,7 @@ def fit(
         domain: Name of the domain.
         config: All settings of the run, which are kept with it.
         training: Those of the training.
-        denoiser: What is trained.
+        denoiser: What is trained, a denoiser or any module.
         objective: What is made small.
         samples: Number of training samples.
         collate: Makes a batch of samples from their indices.

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from torch import nn
 
 from structdiff.artifacts import RunFolder, load_tensors, read_json
-from structdiff.denoiser import NetworkDenoiser
 from structdiff.training import pick_device
 
 __all__ = ["averaged", "model_of", "stored_codec", "stored_config"]
 
 Config = TypeVar("Config", bound=BaseModel)
 T = TypeVar("T")
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def stored_config(folder: RunFolder, domain: str, kind: type[Config]) -> Config:
@@ -57,7 +58,7 @@ def stored_codec(folder: RunFolder, from_state: Callable[[dict[str, Any]], T]) -
         raise ValueError(msg) from None
 
 
-def model_of(build: Callable[[], NetworkDenoiser], source: str) -> NetworkDenoiser:
+def model_of(build: Callable[[], Model], source: str) -> Model:
     """The untrained denoiser.
 
     Arguments:
@@ -75,9 +76,7 @@ def model_of(build: Callable[[], NetworkDenoiser], source: str) -> NetworkDenois
         raise ValueError(msg) from error
 
 
-def averaged(
-    folder: RunFolder, build: Callable[[], NetworkDenoiser], device: str
-) -> NetworkDenoiser:
+def averaged(folder: RunFolder, build: Callable[[], Model], device: str) -> Model:
     """The denoiser of a finished run with averaged weights, ready for use.
 
     Arguments:

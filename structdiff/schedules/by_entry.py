@@ -152,15 +152,20 @@ class Dropped(_ByEntry):
     stands in for the entry where it enters again: right where its signal is small beside that,
     alpha^2 Var[x_0] << sigma^2. In the Haar basis the walk is over a pyramid of resolutions.
 
-    The levels jump, so the bound in discrete steps knows all of the model; what is continuous in
-    time (`continuous_bound`, the probability flow) is that of the entries between their ends.
+    With `fade` an entry is attenuated before it leaves, over a part of its time,
+    alpha_i = alpha min(1, (end - t) / (fade end)): nothing is left to be lost when it goes.
+
+    The levels jump without it, so the bound in discrete steps knows all of the model; what is
+    continuous in time (`continuous_bound`, the probability flow) is that of the entries between
+    their ends.
 
     Arguments:
         schedule: The schedule of one level.
         ends: Last time of each entry, positive; at least 1 for those that stay.
+        fade: For which part of its time an entry that leaves is attenuated, in [0, 1].
 
     Raises:
-        ValueError: If an end is not positive.
+        ValueError: If an end is not positive, or fade not in [0, 1].
 
     Example:
         >>> from structdiff.schedules import Flow
@@ -171,11 +176,15 @@ class Dropped(_ByEntry):
         [2, 1]
     """
 
-    def __init__(self, schedule: Schedule, ends: Tensor) -> None:
+    def __init__(self, schedule: Schedule, ends: Tensor, *, fade: float = 0.0) -> None:
         super().__init__(schedule, ends)
         if not bool((ends > 0).all()):
             msg = f"ends must be positive, got {ends.min().item()} at least once"
             raise ValueError(msg)
+        if not 0 <= fade <= 1:
+            msg = f"fade must be in [0, 1], got {fade}"
+            raise ValueError(msg)
+        self.fade = fade
 
     def alive(self, times: Tensor) -> Tensor:
         """How many entries are in the walk at each time.
@@ -186,8 +195,14 @@ class Dropped(_ByEntry):
         return (self.spread(times.double()) <= self.entries.to(times.device)).flatten(1).sum(1)
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        """That of the schedule, and minus infinity after the end."""
-        return torch.where(t > self.entries.to(t), -torch.inf, self.schedule.log_alpha(t))
+        """That of the schedule and the fading, and minus infinity after the end."""
+        ends = self.entries.to(t)
+        log_alpha = self.schedule.log_alpha(t)
+        if not self.fade:
+            return torch.where(t > ends, -torch.inf, log_alpha)
+        inside = (t < ends) | (ends >= 1)
+        share = torch.where(inside & (ends < 1), (1 - t / ends) / self.fade, 1.0).clamp(max=1)
+        return torch.where(inside, log_alpha + share.log(), -torch.inf)
 
     def log_sigma(self, t: Tensor) -> Tensor:
         """That of the schedule."""

@@ -162,7 +162,7 @@ DOCTORS = [
     ("a folder of something else", ["full"], "has no file that ends in"),
     ("one molecule", ["water.sdf"], "has 1 molecule that can be used, training needs at least 2"),
     ("another domain", ["water.sdf", "--domain", "poems"],
-        "no domain 'poems'; there are: manifolds, molecules"),
+        "no domain 'poems'; there are: audio, images, manifolds, molecules"),
     ("two paths", ["water.sdf", "ion.sdf"], "ion.sdf"),
 ]  # fmt: skip
 

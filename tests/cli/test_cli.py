@@ -102,10 +102,10 @@ def test_an_unknown_command_or_domain_is_answered_with_the_known(say):
     known = "demo, doctor, domains, evaluate, inspect, sample, score, train, tune"
     assert f"no command 'tarin'; there are: {known}" in line
     said = refusal(say("train", "moleculs"))
-    assert "no domain 'moleculs'; there are: manifolds, molecules" in said
+    assert "no domain 'moleculs'; there are: audio, images, manifolds, molecules" in said
     status, output, _ = say("train")
     assert status == 2
-    assert "DOMAIN is one of: manifolds, molecules" in output
+    assert "DOMAIN is one of: audio, images, manifolds, molecules" in output
     assert say("train", "--help")[0] == 0
 
 

@@ -62,6 +62,39 @@ def test_dropped_entries_cost_nothing_and_return() -> None:
     assert float((early / full - 1).abs().max()) > 0.03  # leaving where data still matter
 
 
+def test_what_is_attenuated_before_its_end_leaves_nothing_behind() -> None:
+    """Half of its time an entry fades to zero in a line; those that stay do not."""
+    ends_of = torch.tensor([1.0, 0.4], dtype=torch.float64)
+    schedule = Dropped(Flow(), ends_of, fade=0.5)
+    t = torch.tensor([[0.1], [0.2], [0.3], [0.399], [0.4], [0.7]], dtype=torch.float64)
+    share = torch.tensor([1, 1, 0.5, 0.005, 0, 0], dtype=torch.float64)
+    close(schedule.alpha(t), (1 - t) * torch.stack([torch.ones(6).double(), share], 1))
+    close(schedule.sigma(t), t.expand(6, 2))
+    times, h = torch.tensor([0.1, 0.25, 0.35], dtype=torch.float64)[:, None], 1e-6
+    after, before = (schedule(times + d).clock for d in (h, -h))
+    close(schedule.slope(schedule.spread(times[:, 0])), (before - after) / (2 * h), 1e-6)
+
+
+def test_attenuated_entries_may_leave_where_their_signal_still_matters() -> None:
+    """Normal data within 3 % of a full walk, with half of the work and an earlier end."""
+    zero, times = torch.zeros(8, dtype=torch.float64), UniformLogSNR(Linear(), 200)
+
+    def variance(schedule: Schedule) -> Tensor:
+        process = Gaussian(schedule, event=(8,))
+        return ends(DDIM(Exact(process, zero, SPECTRUM, tells=True), times), (8,))[1]
+
+    full, faded, jumped = (
+        variance(s)
+        for s in (
+            Linear(),
+            Dropped(Linear(), leaving(0.1), fade=1.0),
+            Dropped(Linear(), leaving(0.1)),
+        )
+    )
+    assert float((faded / full - 1).abs().max()) < 0.03
+    assert float((jumped / full - 1).abs().max()) > 0.06
+
+
 def test_noise_after_the_end_keeps_the_schedules_deviation() -> None:
     """From a time after an entry's end to a later one; an entry that stays is as ever."""
     process = Gaussian(Dropped(Flow(), torch.tensor([1.0, 0.4])), event=(2,))

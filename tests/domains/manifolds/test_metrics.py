@@ -91,7 +91,7 @@ def _seeded(seed):
 
 
 def test_two_points_of_either_are_needed():
-    with pytest.raises(ValueError, match="two points of either are needed, got 1 and 5"):
+    with pytest.raises(ValueError, match="two samples of either are needed, got 1 and 5"):
         discrepancy(Torus(1), torch.zeros(1, 1), torch.zeros(5, 1))
 
 

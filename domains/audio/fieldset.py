@@ -1,0 +1,60 @@
+"""Clips as the fields that a run is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from structdiff.domains.audio.clips import Clips
+from structdiff.domains.audio.forms import Form
+
+__all__ = ["ClipFields"]
+
+_CHUNK = 256  # clips that are transformed together
+
+
+class ClipFields:
+    """The fields of clips, made once; a `FieldSet`.
+
+    Arguments:
+        clips: The clips.
+        form: What a field is.
+
+    Example:
+        >>> from structdiff.domains.audio.forms import Waves
+        >>> from structdiff.domains.audio.sounds import Sound
+        >>> clips = Clips.of([Sound(np.ones(3, np.float32), 8)], 4, 8)
+        >>> ClipFields(clips, Waves(4)).fields([0])
+        tensor([[[1., 1., 1., 0.]]])
+    """
+
+    def __init__(self, clips: Clips, form: Form) -> None:
+        self.clips, self.form = clips, form
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @cached_property
+    def _all(self) -> Tensor:
+        waves = torch.from_numpy(self.clips.wave).unsqueeze(1)
+        return torch.cat([self.form.fields(part) for part in torch.split(waves, _CHUNK)])
+
+    def fields(self, index: ArrayLike, /) -> Tensor:
+        """These clips, `(samples, *event)`."""
+        return self._all[torch.from_numpy(np.asarray(index, np.int64))]
+
+    def conditions(self, index: ArrayLike, /) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Their classes, where there are any; they are known of all."""
+        if self.clips.label is None:
+            return {}, {}
+        return {"label": torch.from_numpy(self.clips.label[np.asarray(index, np.int64)])}, {}
+
+    def identity(self) -> dict[str, Any]:
+        """What tells the clips from others."""
+        return self.clips.identity()

@@ -1,0 +1,89 @@
+"""The network of a run of fields, from its settings."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from structdiff.nn.field import FieldNetwork, MakeField
+from structdiff.nn.tokens import TokenNetwork
+from structdiff.random import Generator
+from structdiff.runs.fields.conditions import folded
+from structdiff.runs.fields.process import transition_of
+from structdiff.runs.fields.record import LABEL, Fields, Record
+from structdiff.runs.fields.settings import FieldConfig, NetworkConfig
+
+__all__ = ["backbone_of", "inside_of"]
+
+
+def inside_of(config: NetworkConfig, axes: int) -> MakeField:
+    """The network inside a backbone of fields."""
+    # Networks are loaded when they are asked for: a run needs one of them.
+    if config.kind == "transformer":
+        from structdiff.nn.patches import PatchTransformer  # noqa: PLC0415
+
+        return partial(
+            PatchTransformer,
+            dimensions=axes,
+            patch=config.patch,
+            width=config.width,
+            layers=config.layers,
+            heads=config.heads,
+        )
+    if config.kind == "dilated":
+        from structdiff.nn.dilated import DilatedStack  # noqa: PLC0415
+
+        return partial(
+            DilatedStack,
+            dimensions=axes,
+            patch=config.patch,
+            width=config.width,
+            layers=config.layers,
+            cycle=config.cycle,
+        )
+    from structdiff.nn.unet import UNet  # noqa: PLC0415
+
+    return partial(
+        UNet,
+        dimensions=axes,
+        width=config.width,
+        multipliers=config.multipliers,
+        blocks=config.blocks,
+        attention=config.attention,
+        heads=config.heads,
+        dropout=config.dropout,
+    )
+
+
+def backbone_of(config: FieldConfig, fields: Fields, record: Record) -> nn.Module:
+    """The network of the leaf."""
+    network = config.network
+    kinds = {LABEL: len(fields.classes)} if fields.classes else {}
+    if record.classes:
+        return TokenNetwork(
+            transition_of(config.noise, record.classes).symbols,
+            record.classes,
+            width=network.width,
+            layers=network.layers,
+            heads=network.heads,
+            leaf=record.leaf,
+            kinds=kinds,
+            clocked=config.noise.process != "absorbing",
+            self_conditioning=network.self_conditioning,
+            grid=record.latent if len(record.latent) > 1 else None,
+        )
+    clean = torch.zeros(1, *fields.event)
+    made = {name: making(clean, Generator(0)) for name, making in fields.conditions.items()}
+    return FieldNetwork(
+        inside_of(network, len(record.latent) - 1),
+        record.latent[0],
+        leaf=record.leaf,
+        features=network.features,
+        kinds=kinds,
+        fields={name: folded(x, record.latent[1:]).shape[1] for name, x in made.items()},
+        texts=fields.texts,
+        known=config.loss.given > 0,
+        self_conditioning=network.self_conditioning,
+    )
