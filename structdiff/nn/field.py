@@ -107,9 +107,8 @@ class FieldNetwork(nn.Module):
         self.conditions = ConditionFeatures(numbers or {}, kinds)
         self.clock = ClockEmbedding(_CLOCK)
         seen = _CLOCK + self.conditions.width + len(self.fields)
-        self.enter = nn.Sequential(
-            nn.Linear(seen, features), nn.SiLU(), nn.Linear(features, features)
-        )
+        first, second = nn.Linear(seen, features), nn.Linear(features, features)
+        self.enter = nn.Sequential(first, nn.SiLU(), second)
         self.texts = tuple(texts or {})
         self.symbols = nn.ModuleList(
             nn.Embedding(symbols, features, padding_idx=0) for symbols in (texts or {}).values()
@@ -122,7 +121,7 @@ class FieldNetwork(nn.Module):
         # Of a class one feature is 1 and the others 0: weights made for many features that all
         # vary would leave it hardly heard beside the clock.
         if seen > _CLOCK:
-            nn.init.normal_(self.enter[0].weight[:, _CLOCK:])
+            nn.init.normal_(first.weight[:, _CLOCK:])
 
     def forward(
         self, batch: Batch, clock: Mapping[str, Tensor], previous: Mapping[str, Tensor] | None
