@@ -4,7 +4,7 @@ from structdiff.domains.audio import commands
 from structdiff.domains.audio.clips import Clips, Data
 from structdiff.domains.audio.codec import AudioCodec
 from structdiff.domains.audio.data import load_sounds, read
-from structdiff.domains.audio.judging import Judgement, judge_of, judged
+from structdiff.domains.audio.judging import judge_of, judged
 from structdiff.domains.audio.output import write
 from structdiff.domains.audio.pictures import spectrograms
 from structdiff.domains.audio.recipe import AudioConfig
@@ -14,6 +14,7 @@ from structdiff.domains.audio.reports.evaluation import Evaluation, evaluate_run
 from structdiff.domains.audio.request import Known
 from structdiff.domains.audio.run import Run, train
 from structdiff.domains.audio.sounds import Sound
+from structdiff.metrics.judgement import Judgement
 
 __all__ = [
     "AudioCodec",

@@ -42,16 +42,20 @@ def sample(
         check_free(out, overwrite=overwrite)
     loaded = Run.load(run).drawing(**settings, guidance=scale_of(guidance))
     asked = asked_of(loaded, images, condition, given, seed)
+    names = loaded.codec.classes
     if out is not None and shards:
         words = {"condition": dict(condition), "given": given}
 
         def content(x: Tensor, low: int) -> bytes:
-            return encode(".npz", part_of(loaded, asked, x, low))
+            return encode(".npz", part_of(loaded, asked, x, low), classes=names)
 
         fill(loaded, asked, words, out, encode=content, suffix=".npz", overwrite=overwrite)
         return
     drawn = part_of(loaded, asked, collect(loaded, asked), 0)
-    print(_listed(loaded, drawn) if out is None else write(out, drawn, overwrite=overwrite))
+    if out is None:
+        print(_listed(loaded, drawn))
+    else:
+        print(write(out, drawn, overwrite=overwrite, classes=names))
 
 
 def part_of(run: Run, asked: Request, x: Tensor, low: int) -> Images:

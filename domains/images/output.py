@@ -1,8 +1,8 @@
 """Images as files: one picture each, a grid of many, or the bytes of all in an .npz.
 
 `out.png` holds one image as it is, and several as a grid, row by row; a folder holds one file an
-image; `out.npz` has `images`, bytes `(images, height, width, channels)`, and `labels`, as
-`structdiff train images --data out.npz` reads them. A file is written whole or not at all.
+image; `out.npz` has `images`, bytes `(images, height, width, channels)`, `labels` and `classes`,
+as `structdiff train images --data out.npz` reads them. A file is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -91,13 +91,16 @@ def png(picture: Image) -> bytes:
     return buffer.getvalue()
 
 
-def encode(suffix: str, images: Images, *, columns: int | None = None) -> bytes:
+def encode(
+    suffix: str, images: Images, *, columns: int | None = None, classes: Sequence[str] = ()
+) -> bytes:
     """Images in the format of a suffix.
 
     Arguments:
         suffix: .png or .npz.
         images: The images.
         columns: Of the grid of several images.
+        classes: Names of the classes, which an .npz keeps.
     """
     if suffix == ".png":
         return png(images.pictures()[0] if len(images) == 1 else grid(images, columns))
@@ -105,6 +108,8 @@ def encode(suffix: str, images: Images, *, columns: int | None = None) -> bytes:
     arrays: dict[str, Any] = {"images": images.pixels.transpose(0, 2, 3, 1)}
     if images.labels is not None:
         arrays["labels"] = images.labels
+        if classes:
+            arrays["classes"] = np.array(classes)
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
@@ -131,7 +136,12 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
 
 def write(
-    path: Path, images: Images, *, overwrite: bool = False, columns: int | None = None
+    path: Path,
+    images: Images,
+    *,
+    overwrite: bool = False,
+    columns: int | None = None,
+    classes: Sequence[str] = (),
 ) -> str:
     """Write images in the format of the suffix, and say so.
 
@@ -140,6 +150,7 @@ def write(
         images: The images.
         overwrite: Whether a file of that name may be replaced.
         columns: Of the grid of several images.
+        classes: Names of the classes, which an .npz keeps.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
@@ -147,7 +158,7 @@ def write(
         OSError: If the file cannot be written.
     """
     check_free(path, overwrite=overwrite)
-    write_atomic(path, encode(path.suffix.lower(), images, columns=columns))
+    write_atomic(path, encode(path.suffix.lower(), images, columns=columns, classes=classes))
     how = " as a grid" if path.suffix.lower() == ".png" and len(images) > 1 else ""
     return f"{len(images):,} image{'s' * (len(images) != 1)} written to {path}{how}"
 

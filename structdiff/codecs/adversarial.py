@@ -45,7 +45,8 @@ class Opponent(nn.Module):
         widths: Channels of its levels; each halves the places.
 
     Raises:
-        ValueError: If the weight is not positive and finite, or there is no level.
+        ValueError: If the weight is not positive and finite, there is no level, or more of them
+            than the places can be halved.
 
     Example:
         >>> import torch
@@ -61,6 +62,10 @@ class Opponent(nn.Module):
         if not 0 < weight < math.inf or not widths:
             msg = "weight must be positive and finite and widths at least one"
             raise ValueError(f"{msg}, got {weight} and {list(widths)}")
+        least = 2 ** len(widths)
+        if min(event[1:], default=0) < least:
+            msg = f"places must be at least {least}, to be halved {len(widths)} times"
+            raise ValueError(f"{msg}, got {tuple(event[1:])}: take fewer widths, or no opponent")
         self.weight = weight
         axes, layers = len(event) - 1, []
         for before, width in zip((event[0], *widths), widths, strict=False):

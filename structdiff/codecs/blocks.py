@@ -138,7 +138,8 @@ class Blocks(LatentCodec):
         """A matrix on the channels of each place."""
         if self.basis == "entries":
             return z
-        return (matrix.to(z) @ z.flatten(2)).reshape(z.shape)
+        with torch.autocast(z.device.type, enabled=False):  # or it is orthogonal no more
+            return (matrix.to(z) @ z.flatten(2)).reshape(z.shape)
 
     def log_det(self, x: Tensor) -> Tensor | None:
         """Zero."""

@@ -160,7 +160,8 @@ class _Coupling(nn.Module):
 
     def _cut(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What moves, s and t."""
-        log_scale, shift = self.says(x[:, 1 - self.first :: 2]).chunk(2, 1)
+        said = self.says(x[:, 1 - self.first :: 2]).to(x.dtype)  # before exp, under autocast
+        log_scale, shift = said.chunk(2, 1)
         log_scale = self.bound * torch.tanh(log_scale / self.bound)
         return x[:, self.first :: 2], log_scale, shift
 

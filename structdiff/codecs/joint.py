@@ -14,9 +14,10 @@ of z at the earliest time, as `ContinuousBound` does; `joint_bound` has all term
 
 `MixedPrior` blends a network's estimate with that of the standard normal law,
 
-    E[z | z_t] = (1 - a) alpha z_t + a E_network[z | z_t],    a in (0, 1) for each channel,
+    E[z | z_t] = (1 - a) alpha z_t / (alpha^2 + sigma^2) + a E_network[z | z_t],
 
-which is eps = (1 - a) sigma z_t + a eps_network: latents of an autoencoder are not far from
+a in (0, 1) for each channel. Where variance is kept, alpha^2 + sigma^2 = 1, this is eps =
+(1 - a) sigma z_t + a eps_network: latents of an autoencoder are not far from
 normal, and the network learns the difference. With a = 0 the prior is N(0, 1) exactly.
 
 References:
@@ -59,7 +60,7 @@ class MixedPrior(Denoiser):
     """Another denoiser, blended with the one of standard normal data.
 
     Arguments:
-        denoiser: The other denoiser; its process keeps variance: alpha^2 + sigma^2 = 1.
+        denoiser: The other denoiser, with Gaussian noise at the leaf.
         leaf: The leaf that is blended.
         channels: Size of the leaf's first axis after the rows; each has a weight a of its own.
         start: What a is at first, in (0, 1).
@@ -84,10 +85,12 @@ class MixedPrior(Denoiser):
         """The blend at the leaf, the other denoiser's estimates elsewhere."""
         said: Mapping[str, Estimate] = self.denoiser(batch, t, previous)
         z_t = batch[self.leaf]
-        clock = self.process.bind(batch).clock(t)[self.leaf]
-        alpha = expand(torch.sigmoid(2 * clock).sqrt().to(z_t.dtype), z_t)
+        process: Any = self.process.bind(batch)
+        # In standard units, where alpha^2 + sigma^2 = 1, alpha follows from the clock.
+        alpha = expand(torch.sigmoid(2 * process.clock(t)[self.leaf]).sqrt().to(z_t.dtype), z_t)
+        unit = process.from_standard({**batch.leaves, self.leaf: torch.ones_like(z_t)}, t)
         share = torch.sigmoid(self.logit).reshape(-1, *(1,) * (z_t.ndim - 2)).to(z_t.dtype)
-        mean = torch.lerp(alpha * z_t, said[self.leaf].value, share)
+        mean = torch.lerp(alpha * z_t / unit[self.leaf], said[self.leaf].value, share)
         return {**said, self.leaf: Estimate(mean, said[self.leaf].extras)}
 
 

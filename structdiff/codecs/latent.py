@@ -88,7 +88,7 @@ class LearnedCodec(LatentCodec):
 
     @final  # type: ignore[misc]  # nn.Module declares forward writable
     def forward(self, x: Tensor, random: Randomness) -> Mapping[str, Tensor]:
-        """`terms`: what is called, and so compiled, in training."""
+        """`terms`: what training calls, so that it can be compiled or sharded."""
         return self.terms(x, random)
 
 

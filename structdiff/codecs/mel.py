@@ -35,6 +35,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from structdiff.codecs.checks import check_finite, check_shape, shape_of
 from structdiff.codecs.latent import LatentCodec
@@ -46,6 +47,7 @@ Scale = Literal["slaney", "htk"]
 _LINEAR = 200 / 3
 _BREAK = 1000.0
 _STEP = math.log(6.4) / 27
+_SEEN = 0.1
 
 
 def mel(frequency: Tensor, scale: Scale = "slaney") -> Tensor:
@@ -90,8 +92,13 @@ def mel_filters(
         scale: The mel scale.
 
     Raises:
-        ValueError: If one is narrower than the distance of two frequencies, so that it is zero.
+        ValueError: If low and high are no frequencies, or one is narrower than the distance of
+            two frequencies, so that it is zero.
     """
+    if not 0 <= low < high <= rate / 2:
+        must = f"low and high must satisfy 0 <= low < high <= rate / 2 = {rate / 2:g}"
+        msg = f"{must}, got {low:g} and {high:g}"
+        raise ValueError(msg)
     ends = mel(torch.tensor([low, high], dtype=torch.float64), scale)
     places = torch.linspace(float(ends[0]), float(ends[1]), mels + 2, dtype=torch.float64)
     edges = hertz(places, scale)
@@ -127,7 +134,13 @@ def griffin_lim(
         hop: Samples between two frames.
         iterations: How often the wave is made and transformed again, at least 1.
         momentum: Of the fast variant; 0 is the original one.
+
+    Raises:
+        ValueError: If there are other many frames than those of a wave of this length.
     """
+    if magnitude.shape[-1] != 1 + length // hop:
+        msg = f"magnitude must have {1 + length // hop} frames for {length} samples"
+        raise ValueError(f"{msg} and hop = {hop}, got {magnitude.shape[-1]}")
     size = len(window)
     step = 2 * math.pi * hop / size
     tone = torch.arange(size // 2 + 1, device=magnitude.device, dtype=magnitude.dtype)
@@ -136,14 +149,26 @@ def griffin_lim(
     spectrum = magnitude * torch.polar(torch.ones_like(angle), angle)
     before = torch.zeros_like(spectrum)
     for _ in range(iterations):
-        wave = torch.istft(spectrum, size, hop, window=window, length=length)
+        wave = _wave(spectrum, length, window, hop)
         found = torch.stft(
             wave, size, hop, window=window, pad_mode="constant", return_complex=True
         )
         ahead = found + momentum * (found - before)
         before = found
         spectrum = magnitude * ahead / ahead.abs().clamp(min=torch.finfo(magnitude.dtype).tiny)
-    return torch.istft(spectrum, size, hop, window=window, length=length)
+    return _wave(spectrum, length, window, hop)
+
+
+def _wave(spectrum: Tensor, length: int, window: Tensor, hop: int) -> Tensor:
+    """The wave nearest to a spectrogram; it fades where only the edge of one window sees it."""
+    size, frames = len(window), spectrum.shape[-1]
+    parts = torch.fft.irfft(spectrum, size, dim=1) * window.unsqueeze(1)
+    weights = window.square().unsqueeze(1).expand(1, size, frames)
+    whole = (1, (frames - 1) * hop + size)
+    sums = F.fold(torch.cat([parts, weights]), whole, (1, size), stride=(1, hop))[:, 0, 0]
+    sums = F.pad(sums[:, size // 2 :], (0, length))[:, :length]
+    least = _SEEN * window.square().sum() / hop
+    return sums[:-1] / sums[-1].clamp(min=least)
 
 
 class Mel(LatentCodec):
@@ -218,10 +243,6 @@ class Mel(LatentCodec):
             raise ValueError(msg)
         if not 1 <= self.hop <= self.window // 2:
             msg = f"hop must be from 1 to half of window = {self.window}, got {self.hop}"
-            raise ValueError(msg)
-        if not 0 <= self.low < self.high <= self.rate / 2:
-            must = f"low and high must satisfy 0 <= low < high <= rate / 2 = {self.rate / 2:g}"
-            msg = f"{must}, got {self.low:g} and {self.high:g}"
             raise ValueError(msg)
         if not (self.floor > 0 and 0 <= self.momentum <= 1):
             has = f"{self.floor:g} and {self.momentum:g}"

@@ -40,4 +40,4 @@ class Reconstruction:
         """The codec's terms by name; there is no clock."""
         own = batch.only(self.leaf)
         source = random.scoped(leaf=self.leaf, ids=batch.ids, layout=own.layouts[self.leaf])
-        return Terms(codec.terms(own[self.leaf], source), {})
+        return Terms(codec(own[self.leaf], source), {})

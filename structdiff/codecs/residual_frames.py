@@ -90,7 +90,8 @@ class ResidualFrames(LearnedCodec):
         last = before[:, :-1, -1]
         seen = before.flatten(1, 2)
         seen = seen.reshape(*seen.shape[:2], *(seen.shape[2:] or (1,)))
-        change, log_scale = self.says(seen).chunk(2, 1)
+        said = self.says(seen).to(before.dtype)  # before exp, under autocast
+        change, log_scale = said.chunk(2, 1)
         log_scale = self.bound * torch.tanh(log_scale / self.bound)
         return last + change.reshape(last.shape), log_scale.reshape(last.shape)
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from structdiff.batch import Batch
 from structdiff.nn.hooks import check_layers, reading
+from structdiff.nn.inputs import check_sizes
 
 __all__ = ["ClassHead"]
 
@@ -35,7 +36,8 @@ class ClassHead(nn.Module):
         axis: Axis of the features: 1 of convolutions, -1 of transformers.
 
     Raises:
-        ValueError: If the layer is unknown; on a call, if it has other features.
+        ValueError: If the layer is unknown, or a size not positive; on a call, if the layer has
+            other features.
 
     Example:
         >>> import torch
@@ -61,6 +63,7 @@ class ClassHead(nn.Module):
     ) -> None:
         super().__init__()
         check_layers(network, [layer])
+        check_sizes(width=width, classes=classes)
         self.network, self.layer, self.leaf, self.axis = network, layer, leaf, axis
         self.head = nn.Linear(width, classes)
 

@@ -16,6 +16,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -32,7 +33,8 @@ class Experts(nn.Module):
 
     A sample's clock is the least one of its rows. Which experts are asked is read from the device
     once a call, and each is asked about its own samples alone, so that a call costs what one
-    network does.
+    network does. With weights that are sharded over processes all of these must ask the same
+    experts in a step, or they wait for one another: train experts replicated.
 
     Arguments:
         experts: Backbones, the one for the noisiest samples first.
@@ -42,8 +44,8 @@ class Experts(nn.Module):
         overlap: Width of the interval of the clock around a border in which both are asked.
 
     Raises:
-        ValueError: If the borders do not rise or are of another number, or overlaps meet; on a
-            call with samples of several experts, if a leaf has edge rows.
+        ValueError: If the borders are not finite, do not rise or are of another number, or
+            overlaps meet; on a call with samples of several experts, if a leaf has edge rows.
 
     Example:
         >>> coarse, fine = nn.Identity(), nn.Identity()
@@ -64,6 +66,9 @@ class Experts(nn.Module):
         super().__init__()
         if len(borders) != len(experts) - 1:
             msg = f"borders must be one fewer than the {len(experts)} experts, got {len(borders)}"
+            raise ValueError(msg)
+        if not all(map(math.isfinite, [*borders, overlap])):
+            msg = f"borders and overlap must be finite, got {list(borders)} and {overlap}"
             raise ValueError(msg)
         gaps = [after - before for before, after in zip(borders, borders[1:], strict=False)]
         if overlap < 0 or not all(gap > 0 and gap >= overlap for gap in gaps):

@@ -134,7 +134,8 @@ class InterfaceNetwork(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(inputs=inputs, outputs=outputs, dimensions=dimensions, patch=patch)
-        check_sizes(latents=latents, blocks=blocks, depth=depth, heads=heads)
+        check_sizes(width=width, latents=latents, latent_width=latent_width)
+        check_sizes(blocks=blocks, depth=depth, heads=heads)
         if width % heads or latent_width % heads:
             msg = f"heads must divide width {width} and latent_width {latent_width}, got {heads}"
             raise ValueError(msg)

@@ -135,6 +135,7 @@ class PatchTransformer(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(inputs=inputs, outputs=outputs, dimensions=dimensions, patch=patch)
+        check_sizes(width=width, layers=layers, expand=expand)
         if decoder is not None and not long_skips:
             msg = f"decoder must be None without long skips, got {decoder}: set long_skips=True"
             raise ValueError(msg)

@@ -96,6 +96,9 @@ class UNet(nn.Module):
         super().__init__()
         levels = len(multipliers)
         check_sizes(inputs=inputs, outputs=outputs, width=width, multipliers=levels)
+        if layers < 0:
+            msg = f"layers must be at least 0, got {layers}"
+            raise ValueError(msg)
         plan = Plan(
             dimensions=dimensions,
             condition=condition,

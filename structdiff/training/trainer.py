@@ -145,7 +145,8 @@ class Trainer(Generic[Model]):
             torch.set_num_threads(self.config.threads)
             keep_freed_memory()
         self.resume()
-        with self._signals(), self._bar() as bar:
+        own = [self.device] if self.device.type == "cuda" else []
+        with self._signals(), self._bar() as bar, torch.random.fork_rng(own):
             self._loop(bar)
         self.save()
         self.export()
@@ -216,8 +217,12 @@ class Trainer(Generic[Model]):
         return means
 
     def noise(self) -> list[Randomness]:
-        """Where the noise of each batch of the next update comes from."""
+        """Where the noise of each batch of the next update comes from.
+
+        torch's own generator, which networks draw from (dropout), starts anew at each update too.
+        """
         config, (rank, _) = self.config, shard()
+        torch.manual_seed(_seed(config.seed, self.step, rank))
         if not config.by_sample:
             return [Generator(_seed(config.seed, self.step, rank), "cpu")] * config.accumulate
         first = self.step * config.accumulate

@@ -181,7 +181,7 @@ def test_a_run_of_other_settings_is_left_alone(run, tmp_path, capsys):
 
 
 DOMAINLESS = [
-    (["train", "moleculs"], "no domain 'moleculs'; there are: audio, images, manifolds, molecules"),
+    (["train", "moleculs"], "no domain 'moleculs'; there are: audio, images, manifolds"),
     (["demo", "moleculs"], "no domain 'moleculs'"),
     (["tarin"], "no command 'tarin'; there are: "),
     ([""], "no command ''"),

@@ -98,3 +98,9 @@ def test_what_makes_no_opponent_is_refused(settings):
     chosen = {"event": (1, 8), "weight": 1.0, **settings}
     with pytest.raises(ValueError, match="weight must be positive and finite and widths"):
         Opponent(**chosen)
+
+
+def test_places_too_few_to_be_halved_are_refused():
+    with pytest.raises(ValueError, match=r"at least 4, to be halved 2 times, got \(8, 3\)"):
+        Opponent((1, 8, 3), 0.1)
+    assert Opponent((1, 4, 5), 0.1)(torch.zeros(1, 1, 4, 5)).shape == (1, 1, 1, 1)

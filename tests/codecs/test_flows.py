@@ -172,3 +172,15 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     for arguments in ({"event": (1,)}, {"layers": -1}, {"width": 0}, {"bound": math.inf}):
         with pytest.raises(ValueError, match="an event has two entries at least"):
             Couplings(**{"event": (2,), **arguments})
+
+
+def test_in_low_precision_the_log_determinant_is_still_that_of_the_map() -> None:
+    """What the network says is rounded; the map that follows from it is not."""
+    codec = shaken((64,), 1).float()
+    x = torch.randn(3, 64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        z, log_det = codec.encode(x), codec.log_det(x)
+        back = codec.decode(z)
+    (slope,) = torch.autograd.grad(z[:, 0::2].sum(), x, retain_graph=True)
+    torch.testing.assert_close(log_det, slope[:, 0::2].log().sum(1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(back, x, rtol=1e-5, atol=1e-5)

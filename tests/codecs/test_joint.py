@@ -13,7 +13,7 @@ from structdiff.denoiser import NetworkDenoiser
 from structdiff.objectives import UniformClock
 from structdiff.processes import Gaussian, Product
 from structdiff.random import Generator
-from structdiff.schedules import Cosine, Flow
+from structdiff.schedules import Cosine, Flow, Geometric
 from structdiff.testing import NormalDenoiser
 
 WEIGHT = torch.tensor([[1.5], [-0.5], [0.3]], dtype=torch.float64)
@@ -128,8 +128,9 @@ class Anything(nn.Module):
         return {"x": torch.full_like(batch["x"], 3.0)}
 
 
-def test_without_the_network_the_prior_is_standard_normal():
-    process = Gaussian(Cosine(), event=(2, 3))
+@pytest.mark.parametrize("schedule", [Cosine(), Flow(), Geometric(0.01, 20.0)])
+def test_without_the_network_the_prior_is_standard_normal(schedule):
+    process = Gaussian(schedule, event=(2, 3))
     blend = MixedPrior(NetworkDenoiser(Anything(), Product({"x": process})), "x", 2)
     blend.logit.data.fill_(-torch.inf)
     zero, one = torch.zeros(1, 2, 3), torch.ones(1)
@@ -161,3 +162,15 @@ def test_bad_arguments_are_named():
     two = Batch.of({"x": torch.zeros(2, 3), "y": torch.zeros(2)})
     with pytest.raises(ValueError, match="leaf 'x' alone"):
         joint_bound(model_of(CODECS["exact"]()), "x", two, Generator(0))
+
+
+def test_the_share_weighs_all_but_the_reconstruction():
+    torch.manual_seed(0)
+    model, batch = model_of(CODECS["wrong"]()), Batch.of(samples(8))
+    whole, part = (
+        JointObjective("x", TIMES, share=share)(model, batch, Generator(0)).leaves
+        for share in (1.0, 0.25)
+    )
+    for name, factor in {"reconstruction": 1.0, "entropy": 0.25, "x": 0.25}.items():
+        assert whole[name].abs().mean() > 1e-2
+        torch.testing.assert_close(part[name], factor * whole[name])

@@ -171,3 +171,22 @@ def test_ends_that_do_not_fit_are_refused() -> None:
         Pyramid(nn.Identity(), BASIS, Dropped(Flow(), ends))
     with pytest.raises(ValueError, match=r"fade must be in \[0, 1\], got 2"):
         Dropped(Flow(), torch.ones(2), fade=2.0)
+
+
+def test_the_estimate_before_is_made_small_with_the_field():
+    """A constant stays one, larger by 2 for each level that is gone: the basis is orthogonal."""
+    schedule = Dropped(Flow(), ends_by_level(BASIS, EVENT, torch.tensor([0.3, 0.6, 1.0])))
+    shown = []
+
+    class Shows(nn.Module):
+        def forward(
+            self, batch: Batch, clock: Mapping[str, Tensor], previous: Mapping[str, Tensor]
+        ) -> Mapping[str, Tensor]:
+            shown.append(previous["x"])
+            return {"x": batch["x"]}
+
+    batch, before = Batch.of(torch.zeros(2, *EVENT)), {"x": torch.ones(2, *EVENT)}
+    for t, side in ((0.1, 8), (0.5, 4), (0.9, 2)):
+        clock = schedule.reference(torch.tensor(t)).clock
+        Pyramid(Shows(), BASIS, schedule)(batch, {"x": clock}, before)
+        torch.testing.assert_close(shown[-1], torch.full((2, 1, side, side), 8.0 / side))

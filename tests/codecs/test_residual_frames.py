@@ -99,3 +99,17 @@ def test_training_leaves_what_is_random() -> None:
 def test_what_does_not_fit_is_refused(arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         ResidualFrames(**{"event": (1, 4), **arguments})
+
+
+def test_in_low_precision_the_log_determinant_is_still_that_of_the_map() -> None:
+    """The first frame of each residual is scaled by 1 / sigma: its slope, by autograd."""
+    torch.manual_seed(0)
+    codec = ResidualFrames((16, 1), width=8)
+    for weight in codec.parameters():
+        weight.data += 0.3 * torch.randn_like(weight)
+    x = torch.randn(3, 16, 1).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        z, log_det = codec.encode(x), codec.log_det(x)
+    (slope,) = torch.autograd.grad(z.sum(), x)
+    assert log_det.dtype == torch.float32
+    torch.testing.assert_close(log_det, slope.log().sum((1, 2)), rtol=1e-5, atol=1e-5)

@@ -83,3 +83,11 @@ def test_fitting_again_forgets() -> None:
 def test_what_does_not_fit_is_refused(make, message) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_rounding_of_a_constant_is_no_variance() -> None:
+    """Two neighbours among the numbers of float32: their gap is not what the data say."""
+    near = torch.nextafter(torch.tensor(1000.0), torch.tensor(2000.0))
+    codec = Standardise((1,))
+    codec.fit(torch.tensor([[1000.0], [near]]))
+    assert codec.scale.item() == 1

@@ -153,3 +153,14 @@ def test_principal_components_are_uncorrelated_and_their_variance_falls() -> Non
 def test_what_does_not_fit_is_refused(make, message) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("basis", ["cosines", "principal"])
+def test_blocks_come_back_under_autocast(basis) -> None:
+    codec = Blocks((1, 8, 8), size=4, basis=basis)
+    x = torch.randn(9, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    codec.fit(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        z = codec.encode(x)
+        torch.testing.assert_close(codec.decode(z), x, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(z, codec.encode(x), rtol=0, atol=0)

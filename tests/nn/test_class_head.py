@@ -115,6 +115,8 @@ def test_the_head_does_not_look_at_the_class():
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match=r"the network has the layers .*, not \['other'\]"):
         ClassHead(nn.Linear(2, 2), "other", 2, 2)
+    with pytest.raises(ValueError, match="classes must be at least 1, got 0"):
+        ClassHead(nn.Sequential(nn.Linear(2, 2)), "0", 2, 0)
     network = ClassHead(FieldNetwork(TRUNKS["channels"][0], 1), "network.mix", 8, 2, axis=1)
     with pytest.raises(ValueError, match="gives 16 features on axis 1, not 8: set width and axis"):
         network(mixture(2, dtype=torch.float32), {"x": torch.tensor(0.0)}, None)

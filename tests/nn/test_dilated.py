@@ -184,3 +184,16 @@ def test_inputs_that_do_not_fit_are_refused():
         make(condition=5)(torch.zeros(2, 2, 3).double())
     with pytest.raises(ValueError, match=r"context must be None, got \(2, 3, 4\)"):
         make()(torch.zeros(2, 2, 3).double(), None, torch.zeros(2, 3, 4).double())
+
+
+def test_layers_are_the_formula():
+    """Sums over sqrt 2 along the stack, and over the root of their number across it."""
+    network, x, known = make(layers=3, condition=5), random(2, 2, 9), random(2, 5)
+    h, total = torch.relu(network.enter(x)), 0.0
+    for layer in network.layers:
+        told = layer.known(nn.functional.silu(known)).unsqueeze(2)
+        a, b = layer.look(h + told).chunk(2, 1)
+        y, skip = layer.leave(a.tanh() * b.sigmoid()).chunk(2, 1)
+        h, total = (h + y) / 2**0.5, total + skip
+    expected = network.leave(torch.relu(network.mix(total / 3**0.5)))
+    torch.testing.assert_close(network(x, known), expected)

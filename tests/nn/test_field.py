@@ -117,3 +117,12 @@ def test_bad_conditions_are_named():
         network(batch_of(small=torch.zeros(3, 2, 2, 2)), CLOCK, None)
     with pytest.raises(ValueError, match="knows the conditions"):
         network(batch_of(other=torch.zeros(3)), CLOCK, None)
+
+
+def test_a_class_is_heard_beside_the_clock_at_first():
+    """Its one feature has weights of unit variance: it moves the layer as 64 that vary do."""
+    weight = FieldNetwork(Probe, 2, features=512, kinds={"label": 10}).enter[0].weight.detach()
+    label = weight[:, 64:]
+    assert label.shape[1] == 11
+    assert abs(float(label.var()) - 1) < 5 * (2 / label.numel()) ** 0.5
+    assert float(weight[:, :64].var()) < 0.1

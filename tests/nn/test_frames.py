@@ -92,3 +92,11 @@ def test_inputs_that_do_not_fit_are_refused():
         make()(torch.zeros(2, 2, 4, 4).double(), torch.zeros(2, 5).double())
     with pytest.raises(ValueError, match=r"condition must be shape \(2, 5\), got None"):
         make()(torch.zeros(2, 2, 3, 4, 4).double())
+
+
+def test_the_condition_moves_its_sample_alone():
+    network, x, condition = make(), random(2, 2, 3, 4, 4), random(2, 5)
+    other = torch.stack([condition[0], condition[1] + 1])
+    moved = (network(x, other) - network(x, condition)).abs().amax((1, 2, 3, 4))
+    assert moved[0] < 1e-12
+    assert moved[1] > 1e-4

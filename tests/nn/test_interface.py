@@ -84,6 +84,8 @@ def test_heads_that_do_not_divide_are_refused():
         make(latent_width=9)
     with pytest.raises(ValueError, match="latents must be at least 1, got 0"):
         make(latents=0)
+    with pytest.raises(ValueError, match="width must be at least 1, got 0"):
+        make(width=0)
 
 
 def world(*, asleep=False, **settings):

@@ -70,6 +70,20 @@ def test_each_layer_is_the_identity_at_first():
     assert seen["last"].equal(F.layer_norm(seen["first"], (16,)))
 
 
+def test_the_last_rows_are_shifted_and_scaled_by_the_condition():
+    """The last layer is linear: a shift adds its image to each patch, a scale of s is 1 + s."""
+    network, x, known = make("gates"), random(2, 3, 4, 4), random(2, 6)
+    for weight in (*network.modulation.parameters(), network.leave.bias):
+        weight.data.zero_()
+    plain, width = network(x, known), network.leave.in_features
+    network.modulation.bias.data[width:] = 0.5
+    torch.testing.assert_close(network(x, known), 1.5 * plain)
+    network.modulation.bias.data[:width] = shift = random(width, seed=3)
+    moved = to_patches(network(x, known) - 1.5 * plain, 2)
+    expected = (network.leave.weight @ shift).reshape(1, -1, 1, 1).expand_as(moved)
+    torch.testing.assert_close(moved, expected)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_condition_moves_its_sample_alone(kind):
     network, x, condition = make(kind), random(2, 3, 4, 4), random(2, 6)
@@ -200,6 +214,9 @@ def test_it_is_a_field_network():
         ({"decoder": 1}, "decoder must be None without long skips, got 1"),
         ({"decoder": 2, "long_skips": True}, "skips must be at most 1 for 3 layers, got 2"),
         ({"heads": 3}, "heads must divide width 16"),
+        ({"width": 0}, "width must be at least 1, got 0"),
+        ({"layers": -1}, "layers must be at least 1, got -1"),
+        ({"expand": 0}, "expand must be at least 1, got 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, match):

@@ -191,6 +191,7 @@ def test_dropout_is_for_training_alone():
         ({"dropout": 1.0}, "dropout must be at least 0 and less than 1"),
         ({"taps": (1.0,)}, "taps must be symmetric"),
         ({"layers": 1, "heads": 16}, "heads must divide width 16 into even parts"),
+        ({"layers": -1}, "layers must be at least 0, got -1"),
     ],
 )
 def test_networks_that_cannot_be_are_refused(changes, message):

@@ -10,21 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 
-import structdiff
-from structdiff.artifacts import write_atomic, write_json
+from structdiff.artifacts import write_atomic
 from structdiff.domains.audio.clips import Clips, Data
 from structdiff.domains.audio.codec import AudioCodec
 from structdiff.domains.audio.generation import asked_of
-from structdiff.domains.audio.judging import Judgement, held_of, judge_of, judged
+from structdiff.domains.audio.judging import held_of, judge_of, judged
 from structdiff.domains.audio.metrics import log_mel_distance, stft_distance
 from structdiff.domains.audio.output import encode
 from structdiff.domains.audio.pictures import spectrograms
 from structdiff.domains.audio.run import Run, load_data
 from structdiff.domains.audio.sounds import Sound
 from structdiff.metrics.judge import JUDGING
-from structdiff.reports.charts import curves
-from structdiff.reports.page import Block, Heading, Picture, Table, Words, write_page
-from structdiff.reports.tables import markdown_table
+from structdiff.metrics.judgement import Judgement
+from structdiff.reports.page import Picture
+from structdiff.runs.fields.evaluation import settings_of, table, write_evaluation
 from structdiff.training import TrainingConfig
 
 __all__ = ["Evaluation", "evaluate_run"]
@@ -57,9 +56,7 @@ class Evaluation:
 
     def table(self) -> str:
         """All of it with the protocol, Markdown."""
-        protocol = self.judgement.comparison.protocol
-        lines = [f"- {name}: {words}" for name, words in protocol.items()]
-        return "\n".join([markdown_table(self.rows()), "", *lines])
+        return table(self)
 
     def numbers(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -168,7 +165,7 @@ def _keep(folder: Path, run: Run, data: Data, evaluation: Evaluation, seed: int)
     for name, value in content.items():
         write_atomic(folder / name, value)
         files.append(folder / name)
-    pictures: list[Block] = [
+    pictures = [
         Picture(folder / "spectrograms.png", "Drawn sounds, the first ones, none rejected."),
         Picture(folder / "real.png", "Held-out sounds."),
         Picture(
@@ -177,48 +174,7 @@ def _keep(folder: Path, run: Run, data: Data, evaluation: Evaluation, seed: int)
             "is nearest to.",
         ),
     ]
-    if curves(run.folder.read_metrics(), folder / "training.png", unit="nats a clip"):
-        pictures.append(Picture(folder / "training.png", "How training went."))
-        files.append(folder / "training.png")
-    settings = _settings(run, data, evaluation, seed)
-    title = f"Evaluation of {run.folder.path.resolve().name}"
-    files += write_page(folder, title, _blocks(evaluation, settings, pictures))
-    write_json(folder / "evaluation.json", {**evaluation.numbers(), "settings": dict(settings)})
-    files.append(folder / "evaluation.json")
-
-
-def _settings(run: Run, data: Data, evaluation: Evaluation, seed: int) -> list[tuple[str, str]]:
-    """What was drawn, and how."""
-    sampler = run.config.sampler.model_dump()
-    found = {
-        "run": run.folder.path,
-        "data": data.report.splitlines()[0],
-        "clips": f"{len(evaluation.drawn):,}, none rejected or corrected",
-        **run.facts(),
-        **{name.replace("_", " "): value for name, value in sampler.items()},
-        "seed": seed,
-        "structdiff": structdiff.__version__,
-    }
-    return [(name, str(value)) for name, value in found.items()]
-
-
-def _blocks(
-    evaluation: Evaluation, settings: list[tuple[str, str]], pictures: list[Block]
-) -> list[Block]:
-    """The page."""
-    rows, protocol = evaluation.rows(), evaluation.judgement.comparison.protocol
-    return [
-        *pictures[:1],
-        Heading("Measures"),
-        Words(
-            "Distances of two finite samples of one law are above zero, the fewer samples the "
-            "more, so the last column says what as many real sounds get. Distances to training "
-            "sounds are roots of mean squared differences of log-mel spectrograms in [-1, 1]."
-        ),
-        Table(rows[0], rows[1:]),
-        Table(("protocol", ""), list(protocol.items())),
-        Heading("Pictures"),
-        *pictures[1:],
-        Heading("Settings"),
-        Table(("setting", "value"), settings),
-    ]
+    settings = settings_of(run, len(evaluation.drawn), data.report, seed)
+    files += write_evaluation(
+        run, folder, evaluation, pictures, settings, unit="a clip", entries="log-mel spectrograms"
+    )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import structdiff
-from structdiff.artifacts import write_atomic
 from structdiff.domains.images.run import Run
+from structdiff.runs.fields import card
 
 __all__ = ["write_card"]
+
+_USE = """\
+Meant for drawing images like those of the data, and for studying such models. What it draws may
+repeat training images: `structdiff evaluate` says how near they are, and shows pairs."""
 
 
 def write_card(run: Run, measures: str = "") -> None:
@@ -16,43 +19,16 @@ def write_card(run: Run, measures: str = "") -> None:
         run: The run.
         measures: Tables, Markdown.
     """
-    path = run.folder.path
-    text = f"""# A model of images
-
-## Data
-
-{_list(_data(run))}
-
-## Model
-
-{_list(run.facts())}
-
-## Training
-
-{_list(_training(run))}
-
-## Use
-
-Meant for drawing images like those of the data, and for studying such models. What it draws may
-repeat training images: `structdiff evaluate` says how near they are, and shows pairs.
-
-## Measures
-
-{measures or f"Not measured yet: `structdiff evaluate {path}`."}
-
-## Loading
-
-With structdiff {structdiff.__version__} and its extra `images`:
-
-```bash
-structdiff sample {path} -n 16 -o images.png
-```
-"""
-    write_atomic(path / "README.md", text.encode())
-
-
-def _list(facts: dict[str, object]) -> str:
-    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    card.write_card(
+        run,
+        "images",
+        data=_data(run),
+        model=run.facts(),
+        training={"task": run.config.task.kind},
+        use=_USE,
+        options="-n 16 -o images.png",
+        measures=measures,
+    )
 
 
 def _data(run: Run) -> dict[str, object]:
@@ -65,19 +41,3 @@ def _data(run: Run) -> dict[str, object]:
         "images": f"{'grey' if channels == 1 else 'colour'}, {height} x {width}",
         "classes": classes,
     }
-
-
-def _training(run: Run) -> dict[str, object]:
-    config, lines = run.config.training, run.folder.read_metrics()
-    facts: dict[str, object] = {
-        "updates": f"{config.steps:,} of {config.batch_size} images",
-        "noise": f"{run.config.noise.schedule}; the network predicts {run.config.noise.predict}",
-        "task": run.config.task.kind,
-        "learning rate": f"{config.learning_rate:g} at its peak",
-        "seed": config.seed,
-    }
-    if lines:
-        facts["last line of metrics"] = ", ".join(
-            f"{name} {value:.4g}" for name, value in lines[-1].items() if name != "seconds"
-        )
-    return facts

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-import structdiff
-from structdiff.artifacts import write_atomic, write_json
+from structdiff.artifacts import write_atomic
 from structdiff.domains.images.data import Data
 from structdiff.domains.images.generation import asked_of
 from structdiff.domains.images.images import Images
-from structdiff.domains.images.metrics import Judgement, judge_images, judge_of
+from structdiff.domains.images.metrics import judge_images, judge_of
 from structdiff.domains.images.output import encode
 from structdiff.domains.images.reports.pictures import Film, by_class, pairs
 from structdiff.domains.images.run import Run, load_data
@@ -23,9 +22,9 @@ from structdiff.domains.images.scoring import likely, score
 from structdiff.likelihood.dequantised import IntegerBound
 from structdiff.metrics.comparison import Extractor
 from structdiff.metrics.judge import JUDGING
-from structdiff.reports.charts import curves
-from structdiff.reports.page import Block, Heading, Picture, Table, Words, write_page
-from structdiff.reports.tables import markdown_table
+from structdiff.metrics.judgement import Judgement
+from structdiff.reports.page import Picture
+from structdiff.runs.fields.evaluation import settings_of, table, write_evaluation
 from structdiff.training import TrainingConfig
 
 __all__ = ["Evaluation", "evaluate_run"]
@@ -63,9 +62,7 @@ class Evaluation:
 
     def table(self) -> str:
         """All of it with the protocol, Markdown."""
-        protocol = self.judgement.comparison.protocol
-        lines = [f"- {name}: {words}" for name, words in protocol.items()]
-        return "\n".join([markdown_table(self.rows()), "", *lines])
+        return table(self)
 
     def numbers(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -169,7 +166,7 @@ def _keep(
         else ""
     )
     rows = f" A row for each class: {order}." if order else ""
-    shown: list[Block] = [
+    shown = [
         Picture(folder / "images.png", f"Drawn images, the first ones, none rejected.{rows}"),
         Picture(
             folder / "nearest.png",
@@ -183,50 +180,8 @@ def _keep(
             Picture(folder / "walk.png", "What the model holds images to be, on the way.")
         )
         files.append(folder / "walk.png")
-    if curves(run.folder.read_metrics(), folder / "training.png", unit="nats an image"):
-        shown.append(Picture(folder / "training.png", "How training went."))
-        files.append(folder / "training.png")
-    settings = _settings(run, data, evaluation, seed)
-    title = f"Evaluation of {run.folder.path.resolve().name}"
-    files += write_page(folder, title, _blocks(evaluation, settings, shown))
-    write_json(folder / "evaluation.json", {**evaluation.numbers(), "settings": dict(settings)})
-    files.append(folder / "evaluation.json")
-
-
-def _settings(run: Run, data: Data, evaluation: Evaluation, seed: int) -> list[tuple[str, str]]:
-    """What was drawn, and how."""
-    sampler = run.config.sampler.model_dump()
-    found = {
-        "run": run.folder.path,
-        "data": data.report.splitlines()[0],
-        "images": f"{len(evaluation.drawn):,}, none rejected or corrected",
-        **run.facts(),
-        **{name.replace("_", " "): value for name, value in sampler.items()},
-        "seed": seed,
-        "structdiff": structdiff.__version__,
-    }
-    return [(name, str(value)) for name, value in found.items()]
-
-
-def _blocks(
-    evaluation: Evaluation, settings: list[tuple[str, str]], shown: list[Block]
-) -> list[Block]:
-    """The page."""
-    rows, protocol = evaluation.rows(), evaluation.judgement.comparison.protocol
-    why = [Words(f"No bits per dimension: {evaluation.why}.")] if evaluation.why else []
-    return [
-        *shown[:1],
-        Heading("Measures"),
-        Words(
-            "Distances of two finite samples of one law are above zero, the fewer samples the "
-            "more, so the last column says what as many real images get. Distances to training "
-            "images are roots of mean squared differences of numbers in [-1, 1]."
-        ),
-        Table(rows[0], rows[1:]),
-        Table(("protocol", ""), list(protocol.items())),
-        *why,
-        Heading("Pictures"),
-        *shown[1:],
-        Heading("Settings"),
-        Table(("setting", "value"), settings),
-    ]
+    settings = settings_of(run, len(evaluation.drawn), data.report, seed)
+    notes = [f"No bits per dimension: {evaluation.why}."] if evaluation.why else []
+    files += write_evaluation(
+        run, folder, evaluation, shown, settings, unit="an image", entries="numbers", notes=notes
+    )

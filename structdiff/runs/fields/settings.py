@@ -245,13 +245,14 @@ def faults(config: FieldConfig) -> list[tuple[bool, str]]:
             f"{2 * network.heads}, got {network.width}",
         ),
         (
+            min(network.multipliers, default=0) < 1,
+            "network.multipliers must be one or more positive numbers, got "
+            f"{list(network.multipliers)}",
+        ),
+        (
             any(place >= len(network.multipliers) for place in network.attention),
             f"network.attention must name sizes below {len(network.multipliers)}, the number of "
             f"network.multipliers, got {list(network.attention)}",
-        ),
-        (
-            min(network.multipliers, default=0) < 1,
-            f"network.multipliers must be positive, got {list(network.multipliers)}",
         ),
         (
             config.loss.given > 0 and codec.discrete and noise.process == "absorbing",

@@ -10,6 +10,7 @@ from structdiff.artifacts import store
 from structdiff.domains.images.data import read
 from structdiff.domains.images.images import Images
 from structdiff.domains.images.output import encode, grid, strip, write, write_each
+from structdiff.domains.images.readers.arrays import npz
 from tests.domains.images.folders import pixels
 
 
@@ -112,3 +113,9 @@ def test_grids_that_cannot_be_are_refused():
         strip([])
     with pytest.raises(ValueError, match="1 or 3 channels"):
         encode(".png", Images(np.zeros((1, 2, 4, 4), np.uint8)))
+
+
+def test_an_npz_keeps_the_names_of_classes_that_were_not_drawn(tmp_path):
+    images = Images(np.zeros((3, 1, 8, 8), np.uint8), np.array([1, 1, 0]))
+    write(tmp_path / "a.npz", images, classes=("cat", "dog", "owl"))
+    assert npz(tmp_path / "a.npz").classes == ("cat", "dog", "owl")

@@ -1,0 +1,151 @@
+"""Latent diffusion of digits and spoken digits, beside pixels, codes and diffusers.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/latent_results.py --out runs/latent-results
+
+All runs of the tables: `images.py` (MNIST: KL latents, VQ codes, pixels, diffusers, what is
+completed and enlarged), `audio.py` (spoken digits) and `training_throughput.py`. Two jobs go at a
+time, one thread each; stop it at any time, the same command goes on. `--data` is the folder with
+`mnist/` and `fsdd/` (by default $STRUCTDIFF_DATA); `--peers` is a Python that has diffusers, and
+without it that side is left out. Written are `results.md`, `results.json` and `pictures/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import audio
+import images
+import torch
+import training_throughput
+
+from structdiff.artifacts import read_json, write_atomic, write_json
+from structdiff.training.memory import keep_freed_memory
+
+TOGETHER = 2
+NEEDS: dict[str, Sequence[str]] = {
+    **{name: needs for name, needs in images.NEEDS.items()},
+    **audio.NEEDS,
+    "throughput": (),
+}
+# The longest first, but the judge, which others wait for.
+ORDER = (
+    "judge",
+    "audio-judge",
+    "theirs",
+    "pixel",
+    "kl",
+    "audio",
+    "vq",
+    "inpainting",
+    "super-resolution",
+    "restored",
+    "theirs-judged",
+    "throughput",
+)
+
+
+def work(name: str, out: Path, data: Path, peers: Path | None) -> dict[str, Any]:
+    """A job by name."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    if name in audio.NEEDS:
+        return audio.work(name, out, data)
+    if name in images.NEEDS:
+        return images.work(name, out, data, peers)
+    return training_throughput.measured(peers)
+
+
+def run_jobs(names: Sequence[str], out: Path, command: Sequence[str]) -> None:
+    """Do what is not done, two at a time, each once what it needs is there."""
+    out.mkdir(parents=True, exist_ok=True)
+    left = [name for name in names if not done(name, out)]
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        while left or running:
+            for name, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    if process.returncode:
+                        sys.exit(f"{name} failed: the end of {out / name}.log says why")
+            for name in list(left):
+                if len(running) < min(TOGETHER, os.cpu_count() or 1) and all(
+                    done(other, out) for other in NEEDS[name]
+                ):
+                    left.remove(name)
+                    print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
+                    with (out / f"{name}.log").open("ab") as log:
+                        running[name] = subprocess.Popen(
+                            [*command, "--job", name], stdout=log, stderr=log
+                        )
+            time.sleep(0.5)
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+
+
+def done(name: str, out: Path) -> bool:
+    """Whether a job has ended."""
+    return (out / name / "result.json").exists()
+
+
+def results(names: Sequence[str], out: Path) -> dict[str, Any]:
+    """What has ended."""
+    return {name: read_json(out / name / "result.json") for name in names if done(name, out)}
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """All tables."""
+    parts = {
+        "Digits": images.report(found),
+        "Spoken digits": audio.report(found),
+        "Throughput": training_throughput.report(found["throughput"])
+        if "throughput" in found
+        else "",
+    }
+    return "\n\n".join(f"## {title}\n\n{text}" for title, text in parts.items() if text)
+
+
+def main() -> None:
+    """All jobs, or one."""
+    default = Path(os.environ.get("STRUCTDIFF_DATA", "."))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/latent-results"))
+    parser.add_argument("--data", type=Path, default=default)
+    parser.add_argument("--peers", type=Path, help="a Python that has diffusers")
+    parser.add_argument("--only", nargs="*", help="jobs", choices=ORDER)
+    parser.add_argument("--job", choices=ORDER)
+    parser.add_argument("--report", action="store_true", help="tables of what is there alone")
+    chosen = parser.parse_args()
+    if chosen.job:
+        found = work(chosen.job, chosen.out, chosen.data, chosen.peers)
+        folder = chosen.out / chosen.job
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "result.json", found)
+        return
+    names = [name for name in ORDER if name in (chosen.only or ORDER)]
+    if chosen.peers is None:
+        names = [name for name in names if not name.startswith("theirs")]
+    command = [sys.executable, __file__, "--out", str(chosen.out), "--data", str(chosen.data)]
+    command += [] if chosen.peers is None else ["--peers", str(chosen.peers)]
+    if not chosen.report:
+        run_jobs(names, chosen.out, command)
+    found = results(ORDER, chosen.out)
+    text = page(found)
+    write_atomic(chosen.out / "results.md", (text + "\n").encode())
+    write_json(chosen.out / "results.json", found)
+    images.pictures(found, chosen.out, chosen.out / "pictures")
+    audio.pictures(chosen.out, chosen.out / "pictures")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
