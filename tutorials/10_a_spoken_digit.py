@@ -66,12 +66,12 @@ config = AudioConfig.model_validate(
         "sound": {"iterations": 32},
         "network": {"width": 16, "multipliers": [1, 2, 3], "blocks": 1, "attention": [2]},
         "training": {
-            "steps": 350,
+            "steps": 300,
             "batch_size": 16,
             "learning_rate": 2e-3,
             "warm_up": 50,
             "ema": 0.98,
-            "validate_every": 175,
+            "validate_every": 150,
         },
     }
 )
