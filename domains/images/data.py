@@ -23,6 +23,7 @@ from structdiff.domains.images.images import Images
 from structdiff.domains.images.readers import arrays
 from structdiff.domains.images.readers.decode import Fitting, fitted
 from structdiff.domains.images.readers.files import archive_stem
+from structdiff.domains.images.readers.room import check_memory
 
 __all__ = ["Data", "read"]
 
@@ -162,6 +163,9 @@ def _scaled(images: Images, name: str, size: int | None, channels: int | None) -
     if (size is None or height == width == size) and channels in (None, has):
         return images
     fitting = Fitting(size, has if channels is None else channels)
+    if size is not None:
+        shape = (fitting.channels, size, size)
+        check_memory(len(images), shape, "take a smaller data.size, or give fewer images")
     scaled = np.stack([fitted(one, fitting) for one in images.pictures()])
     return Images(scaled, images.labels)
 

@@ -23,6 +23,7 @@ from structdiff.domains.images.images import Images
 from structdiff.domains.images.readers.decode import Facts, Fitting, decode, probe
 from structdiff.domains.images.readers.files import SUFFIXES, files_of, sources
 from structdiff.domains.images.readers.files import mapped as each
+from structdiff.domains.images.readers.room import check_disk, check_memory
 
 __all__ = ["decoded"]
 
@@ -97,6 +98,9 @@ def _decode(
     places = _placed(path, list(facts), labelled=labelled)
     classes = sorted({kind for _, kind in places.values() if kind is not None})
     own = any(part == "test" for part, _ in places.values())
+    channels_, height, width = shape
+    check_memory(1, (channels_, height, width), "take a smaller data.size")
+    check_disk(len(facts), (channels_, height, width), folder.parent)
     with Writer(folder) as writer:
         for name, pixels in each(partial(decode, fitting=fitting), sources(path), workers):
             if isinstance(pixels, str) or name not in facts:
@@ -164,7 +168,8 @@ def _placed(
     if labelled and loose and len(loose) < len(found):
         msg = (
             f"{path} has images in sub-folders, which are their classes, and {len(loose):,} in "
-            f"none ({loose[0]}): move them, or give data.labelled False"
+            f"none ({loose[0]}): move them, or give data.labelled False, "
+            "at the command line --data.no-labelled"
         )
         raise ValueError(msg)
     return found

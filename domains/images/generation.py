@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from structdiff.runs.fields.request import Request
 __all__ = ["asked_of", "refuse", "sample"]
 
 _MANY = 8  # images that are listed
+_TASKS = ("super-resolution", "colourisation")
 
 
 def sample(
@@ -117,10 +118,16 @@ def asked_of(
     if given is None:
         return run.asked(images, label=label, seed=seed)
     first, equals, path = given.partition("=")
-    if equals and first in get_args(Task):
+    if equals and first not in _TASKS and not Path(given).exists():
+        msg = (
+            f"--given TASK=FILE knows the tasks {' and '.join(_TASKS)}, got {first!r}: where the "
+            f"transparent part of a file is to be drawn, --given {path}"
+        )
+        raise ValueError(msg)
+    if equals and first in _TASKS:
         task = cast("Task", first)
         return run.asked(images, label=label, measured=path, task=task, seed=seed)
-    if run.config.task.kind in ("super-resolution", "colourisation"):
+    if run.config.task.kind in _TASKS:
         return run.asked(images, label=label, measured=given, seed=seed)
     return run.asked(images, label=label, given=given, seed=seed)
 

@@ -61,6 +61,9 @@ def asked_of(
     if task in (None, "none", "inpainting"):
         msg = f"measured needs a task, super-resolution or colourisation, got {task}"
         raise ValueError(msg)
+    if task == "colourisation" and codec.event[0] == 1:
+        msg = "the model's images are grey, so it cannot colour: take a model of colour images"
+        raise ValueError(msg)
     operator = operator_of(task, codec.event, config.factor)
     channels, height, width = operator.measured if len(operator.measured) == 3 else codec.event
     y = fields_of_picture("measured", measured, (channels, height, width))
@@ -92,8 +95,10 @@ def given_of(codec: ImageCodec, given: Picture, known: Picture | None, *, held: 
     channels, height, width = codec.event
     mask: Tensor | None = None
     if isinstance(given, Path | str):
-        given, mask = opened("given", given, codec.event)
-    source = fields_of_picture("given", given, codec.event)
+        name, (given, mask) = str(given), opened(given, codec.event)
+    else:
+        name = "given"
+    source = fields_of_picture(name, given, codec.event)
     if known is not None:
         mask = mask_of(known, (height, width))
     if mask is None:
@@ -109,7 +114,7 @@ def given_of(codec: ImageCodec, given: Picture, known: Picture | None, *, held: 
     return Given(source, mask, held)
 
 
-def opened(name: str, path: Path | str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+def opened(path: Path | str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
     """A file as a field, and which pixels are not transparent; None where there is no such thing.
 
     Raises:
@@ -119,13 +124,13 @@ def opened(name: str, path: Path | str, shape: tuple[int, ...]) -> tuple[Tensor,
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
 
     if not Path(path).is_file():
-        msg = f"no such file: {path}; check the name of {name}"
+        msg = f"no such file: {path}; check its name"
         raise FileNotFoundError(msg)
     try:
         with Image.open(path) as image:
             picture = image.convert("RGBA")
     except (UnidentifiedImageError, OSError, ValueError) as error:
-        msg = f"{path} is not an image that can be read ({error}): give {name} as a PNG"
+        msg = f"{path} is not an image that can be read ({error}): save it as a PNG"
         raise ValueError(msg) from None
     bytes_ = np.asarray(picture)
     alpha = torch.from_numpy(bytes_[None, None, :, :, 3] >= 128)
@@ -141,7 +146,7 @@ def fields_of_picture(name: str, picture: Picture, shape: tuple[int, ...]) -> Te
         ValueError: If it has another shape, or numbers outside of [-1, 1].
     """
     if isinstance(picture, Path | str):
-        picture, _ = opened(name, picture, shape)
+        name, (picture, _) = str(picture), opened(picture, shape)
     if isinstance(picture, Images):
         picture = picture.fields()
     if isinstance(picture, np.ndarray):
@@ -155,7 +160,7 @@ def fields_of_picture(name: str, picture: Picture, shape: tuple[int, ...]) -> Te
     x = x.float().reshape((-1, *shape)) if tuple(x.shape) == shape else x.float()
     if x.ndim != 4 or tuple(x.shape[1:]) != shape:
         msg = f"{name} must have shape {shape}, one or one for each image, got {tuple(x.shape)}"
-        raise ValueError(f"{msg}: bring it to the size of the model's images")
+        raise ValueError(f"{msg}: bring it to {shape[2]} x {shape[1]} pixels")
     if not bool(torch.isfinite(x).all()) or float(x.abs().max()) > 1 + 1e-5:
         msg = f"{name} must be numbers in [-1, 1], got {float(x.min()):g} to {float(x.max()):g}"
         raise ValueError(f"{msg}: give bytes, or scale them")
@@ -169,7 +174,7 @@ def mask_of(known: Picture, places: tuple[int, int]) -> Tensor:
         ValueError: If it has another shape.
     """
     if isinstance(known, Path | str):
-        known, _ = opened("known", known, (1, *places))
+        known, _ = opened(known, (1, *places))
         known = known > 0
     if isinstance(known, Images):
         known = known.fields().mean(1, keepdim=True) > 0

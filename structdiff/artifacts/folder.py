@@ -111,8 +111,11 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: If this is not the folder of a run.
-            ValueError: If it is of another domain or written by a newer version.
+            ValueError: If it is a file, of another domain or written by a newer version.
         """
+        if self.path.is_file():
+            msg = f"{self.path} is a file, no run's folder: give the --out of structdiff train"
+            raise ValueError(msg)
         content = read_json(self.config)
         if not isinstance(content, dict) or not {"schema", "domain", "config"} <= content.keys():
             msg = f"{self.config} has no schema, domain and config: it is not a run's"

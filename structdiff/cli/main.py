@@ -37,6 +37,8 @@ _FIELD = re.compile(
 _TOGETHER = re.compile(
     r"\d+ validation errors? for \w+ , (.*?) \[type=\w+, input_value=(.*?), input_type=\w+\]"
 )
+# The title of tyro's box, where what is in it begins with the same words.
+_TITLE = re.compile(r"^(invalid choice|unrecognized options) (?=\1[ :])", flags=re.IGNORECASE)
 _LONG = {"--data": "--data.path", "--condition": "--data.conditions"}
 
 
@@ -135,7 +137,8 @@ def _parse(function: Callable[..., None], program: str, words: list[str]) -> Cal
         plain = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+|-{4,}", " ", said.getvalue())
         plain = re.sub(r"For further information visit\s+\S+", "", plain)
         plain = re.sub(r"For full helptext.*|Value error|Parsing error", "", plain, flags=re.S)
-        plain = _TOGETHER.sub(r"\1", " ".join(plain.split()))
+        plain = _TITLE.sub("", " ".join(plain.split()))
+        plain = _TOGETHER.sub(r"\1", plain)
         plain = _FIELD.sub(r"\1 = \3: \2", plain)
         msg = f"{plain} ({program} --help lists what is allowed)"
         raise ValueError(msg) from None

@@ -182,16 +182,22 @@ class IntegerBound:
         return -self.total / math.log(2) / self.entries
 
     def __str__(self) -> str:
-        """Means over samples with their errors."""
+        """Means over samples with their errors, where more than one draw or sample tells them."""
         bits = self.bits_per_dimension
-        spread = bits.std() / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
+        alone = len(bits) == 1
+        spread = bits.new_tensor(math.nan) if alone else bits.std() / math.sqrt(len(bits))
         rows = [
             f"{self.kind}; {self.units}, against: {self.measure}",
-            f"  total {float(self.total.mean()):.4g} +- {float(self.error.mean()):.2g} a sample",
-            f"  {float(bits.mean()):.4g} +- {float(spread):.2g} bits per dimension "
-            f"(mean over {len(bits)} samples)",
+            f"  total {_told(self.total.mean(), self.error.mean())} a sample",
+            f"  {_told(bits.mean(), spread)} bits per dimension (mean over {len(bits)} samples)",
         ]
         return "\n".join(rows)
+
+
+def _told(mean: Tensor, error: Tensor) -> str:
+    """A mean with its error, where there is one."""
+    spread = "" if math.isnan(float(error)) else f" +- {float(error):.2g}"
+    return f"{float(mean):.4g}{spread}"
 
 
 def integer_bound(

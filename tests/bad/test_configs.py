@@ -183,6 +183,8 @@ def test_a_run_of_other_settings_is_left_alone(run, tmp_path, capsys):
 DOMAINLESS = [
     (["train", "moleculs"], "no domain 'moleculs'; there are: audio, images, manifolds"),
     (["demo", "moleculs"], "no domain 'moleculs'"),
+    (["train", "images", "--codec.kind", "foo"], "structdiff: invalid choice 'foo' for argument"),
+    (["train", "images", "--no-such", "3"], "structdiff: Unrecognized options: --no-such"),
     (["tarin"], "no command 'tarin'; there are: "),
     ([""], "no command ''"),
 ]  # fmt: skip

@@ -170,7 +170,7 @@ def test_a_run_folder_that_is_inspected(name, spoil, why, run, tmp_path, capsys)
 @pytest.mark.parametrize("command", ["sample", "evaluate", "inspect"])
 def test_a_file_is_not_a_run(command, tmp_path, capsys):
     (tmp_path / "run").write_text("not a folder")
-    assert "run" in refusal(capsys, tmp_path, command, tmp_path / "run")
+    assert "run is a file, no run's folder" in refusal(capsys, tmp_path, command, tmp_path / "run")
 
 
 def job(run, out, *more):

@@ -158,6 +158,10 @@ def test_the_report_says_what_it_is() -> None:
     assert "nats, against: counting" in str(found)
     assert "bits per dimension" in str(found)
     assert found.entries.tolist() == [2] * VALUES**2
+    assert str(found).count(" +- ") == 2
+    once = integer_bound(mixture, every_pair(), {"x": UniformBins()}, Generator(0))
+    assert str(once).count(" +- ") == 1  # over samples; one draw has no error
+    assert "nan" not in str(once)
 
 
 @pytest.mark.parametrize("law", [UniformBins(), NormalBins()])

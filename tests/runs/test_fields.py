@@ -175,7 +175,7 @@ def test_a_shift_multiplies_the_noise_to_signal_ratio():
         ({"sampler": {"guide_from": 0.6, "guide_to": 0.4}}, "guide_from must be at most"),
         ({"network": {"kind": "transformer", "width": 10, "heads": 4}}, "multiple of twice"),
         ({"network": {"attention": (3,)}}, "sizes below 3"),
-        ({"network": {"multipliers": (1, 0, 2)}}, "must be positive"),
+        ({"network": {"multipliers": (1, 0, 2)}}, "positive numbers, got"),
         ({"codec": {"kind": "vq"}, "loss": {"given": 0.5}}, "leave it at 0, got 0.5"),
     ],
 )
@@ -195,6 +195,10 @@ def test_codecs_and_conditions_that_do_not_fit_are_refused(tmp_path):
     fields = Fields("stripe", EVENT, (), {"seen": Small()})
     with pytest.raises(ValueError, match=r"codes cannot see \['seen'\]"):
         build(codes, fields, Record(fields, codec_of(codes, fields)))
+    narrow = config_of(network={"kind": "transformer", "width": 8, "heads": 4})
+    plain = Fields("stripe", EVENT, ())
+    with pytest.raises(ValueError, match=r"network.heads, 8, and at least 16 for 2 axes, got 8"):
+        build(narrow, plain, Record(plain, None))
     with pytest.raises(ValueError, match="one class, 'a'"):
         Fields("x", EVENT, ("a",))
     with pytest.raises(ValueError, match="channels and places"):

@@ -164,7 +164,7 @@ def test_other_data_settings_and_codecs_are_refused(unstopped, tmp_path):
     with pytest.raises(ValueError, match=r"codec.safetensors is truncated"):
         StripeRun.load(path)
     (path / "codec.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"codec.safetensors does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"codec.safetensors does not exist: restore it"):
         StripeRun.load(path)
     other = train(tmp_path / "other", config_of(codec={"kind": "standardise"}))
     shutil.copy(other.folder.path / "codec.safetensors", path / "codec.safetensors")

@@ -12,7 +12,7 @@ import lzma
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,8 +160,8 @@ def npz(path: Path) -> Arrays:
         ValueError: If it is no .npz, or an array is missing or of another kind.
     """
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: _array(file, name, path) for name in file.files}
+        with path.open("rb") as raw:
+            arrays = _arrays(raw, path)
     except (*_FAULTS, ValueError, zipfile.BadZipFile, TypeError, AttributeError) as error:
         why = str(error).strip() or type(error).__name__
         msg = f"cannot read {path}: {why}"
@@ -184,6 +184,15 @@ def npz(path: Path) -> Arrays:
     if "classes" in arrays and classes:
         classes = _named(arrays["classes"], classes, path)
     return Arrays(parts, classes)
+
+
+def _arrays(raw: IO[bytes], path: Path) -> dict[str, NDArray[Any]]:
+    if not zipfile.is_zipfile(raw):
+        msg = "it is no .npz, or was cut off: copy it again, or write it with numpy.savez"
+        raise ValueError(msg)
+    raw.seek(0)
+    with np.load(raw, allow_pickle=False) as file:
+        return {name: _array(file, name, path) for name in file.files}
 
 
 def _array(file: Any, name: str, path: Path) -> NDArray[Any]:

@@ -96,7 +96,11 @@ def _images(model: Run, path: Path) -> Images:
     labels = None
     if model.model.fields.classes:
         if found.classes != model.codec.classes:
-            msg = f"the images have the classes {found.classes}, the model {model.codec.classes}"
+            has = f"the images have the classes {found.classes}, the model {model.codec.classes}"
+            msg = (
+                f"{has}: give an .npz an array `classes` of the model's names, in their order; in "
+                "a folder, name the sub-folders so"
+            )
             raise ValueError(msg)
         labels = np.concatenate([part.labels for part in parts if part.labels is not None])
     return Images(np.concatenate([part.pixels for part in parts]), labels)

@@ -58,8 +58,14 @@ def inside_of(config: NetworkConfig, axes: int) -> MakeField:
 
 
 def backbone_of(config: FieldConfig, fields: Fields, record: Record) -> nn.Module:
-    """The network of the leaf."""
+    """The network of the leaf.
+
+    Raises:
+        ValueError: If the heads of a transformer do not fit its width and the fields.
+    """
     network = config.network
+    if record.classes or network.kind == "transformer":
+        _check_heads(network, len(record.latent) - (not record.classes))
     kinds = {LABEL: len(fields.classes)} if fields.classes else {}
     if record.classes:
         return TokenNetwork(
@@ -87,3 +93,15 @@ def backbone_of(config: FieldConfig, fields: Fields, record: Record) -> nn.Modul
         known=config.loss.given > 0,
         self_conditioning=network.self_conditioning,
     )
+
+
+def _check_heads(network: NetworkConfig, axes: int) -> None:
+    """Refuse heads that have not a pair of entries for each axis of the fields."""
+    pairs = 2 * network.heads
+    if network.width % pairs or network.width < pairs * axes:
+        msg = (
+            f"network.width must be a multiple of twice network.heads, {pairs}, and at least "
+            f"{pairs * axes} for {axes} axes, got {network.width}: take a larger network.width or "
+            "fewer network.heads"
+        )
+        raise ValueError(msg)

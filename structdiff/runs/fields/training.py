@@ -287,6 +287,9 @@ def kept_codec(folder: RunFolder, codec: LatentCodec) -> LatentCodec:
     from structdiff.codecs.stored import load_codec  # noqa: PLC0415
 
     path = folder.path / "codec.safetensors"
+    if not path.exists():
+        msg = f"{path} does not exist: restore it from a copy, or train again with another --out"
+        raise FileNotFoundError(msg)
     kept = load_codec(path)
     changed = differences(described(kept), described(codec))
     if changed:

@@ -134,7 +134,14 @@ def test_the_command_fills_holes_and_refuses_what_has_no_meaning(run, enlarging,
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "four.png")
     own = asked_of(enlarging, 3, {}, str(tmp_path / "four.png"), 0)
     assert own.condition["seen"].shape == (1, 1, 4, 4)
+    half, four = tmp_path / "half.png", tmp_path / "four.png"
     for wrong, match in (
+        ({"given": f"inpainting={half}"}, rf"got 'inpainting': .* --given {half}$"),
+        ({"given": f"deblur={half}"}, "knows the tasks super-resolution and colourisation, got"),
+        (
+            {"given": f"super-resolution={four}"},
+            r"four.png must have .*: bring it to 2 x 2 pixels",
+        ),
         ({"sizes": (3,)}, "leave out --sizes"),
         ({"only_valid": 2}, "leave out --only-valid"),
         ({"condition": {"colour": "red"}}, r"condition label, not \['colour'\]"),

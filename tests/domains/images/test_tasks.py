@@ -120,6 +120,19 @@ def test_a_measurement_is_a_condition_of_its_task_and_an_observation_elsewhere()
         asked("colourisation")
 
 
+def test_a_model_of_grey_images_does_not_colour():
+    nothing = dict.fromkeys(("label", "given", "known"))
+    with pytest.raises(ValueError, match="the model's images are grey"):
+        asked_of(
+            ImageCodec((1, 4, 6), ()),
+            TaskConfig(),
+            **nothing,
+            measured=np.zeros((4, 6), np.uint8),
+            task="colourisation",
+            noise=0.0,
+        )
+
+
 FINE = torch.zeros(1, *EVENT)
 MASK = np.zeros((4, 6), bool)
 
@@ -148,8 +161,10 @@ def test_requests_that_make_no_sense_are_refused(asked, match):
 
 
 def test_files_that_are_no_images_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="check the name of given"):
+    with pytest.raises(FileNotFoundError, match=r"none.png; check its name"):
         given_of(CODEC, tmp_path / "none.png", None, held=True)
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ValueError, match="not an image that can be read"):
+    with pytest.raises(
+        ValueError, match=r"text.png is not an image that can be read .*: save it as"
+    ):
         given_of(CODEC, tmp_path / "text.png", None, held=True)
