@@ -44,7 +44,7 @@ class Experts(nn.Module):
         overlap: Width of the interval of the clock around a border in which both are asked.
 
     Raises:
-        ValueError: If the borders are not finite, do not rise or are of another number, or
+        ValueError: If the borders are not numbers, do not rise or are of another number, or
             overlaps meet; on a call with samples of several experts, if a leaf has edge rows.
 
     Example:
@@ -67,8 +67,8 @@ class Experts(nn.Module):
         if len(borders) != len(experts) - 1:
             msg = f"borders must be one fewer than the {len(experts)} experts, got {len(borders)}"
             raise ValueError(msg)
-        if not all(map(math.isfinite, [*borders, overlap])):
-            msg = f"borders and overlap must be finite, got {list(borders)} and {overlap}"
+        if any(map(math.isnan, borders)) or not math.isfinite(overlap):
+            msg = f"borders must be numbers and overlap finite, got {list(borders)} and {overlap}"
             raise ValueError(msg)
         gaps = [after - before for before, after in zip(borders, borders[1:], strict=False)]
         if overlap < 0 or not all(gap > 0 and gap >= overlap for gap in gaps):

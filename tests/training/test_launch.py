@@ -87,10 +87,14 @@ def test_two_processes_with_sharded_weights_are_one(data, tmp_path):
     ).read_text()
 
 
+SAID = "structdiff: "
+
+
 def reasons(done):
     """What the processes, and not torchrun, say after a failure."""
     lines = done.stderr.replace("\r", "\n").splitlines()
-    return [line for line in lines if line.startswith("structdiff: ")]
+    # The bar of the other process may stand before it.
+    return [line[line.index(SAID) :] for line in lines if SAID in line]
 
 
 def test_what_fails_in_both_is_said_once(tmp_path):
