@@ -52,6 +52,7 @@ class Adaptive(Solved):
         ValueError: If a number is out of range or the process does not flow.
 
     Example:
+        >>> import torch
         >>> from structdiff import Cosine, Gaussian, Generator
         >>> from structdiff.testing import NormalDenoiser
         >>> denoiser = NormalDenoiser(Gaussian(Cosine()), torch.zeros(1), torch.ones(1))
