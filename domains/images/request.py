@@ -121,7 +121,7 @@ def opened(path: Path | str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | N
         FileNotFoundError: If there is no such file.
         ValueError: If it is not an image.
     """
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
+    from PIL import Image, UnidentifiedImageError
 
     if not Path(path).is_file():
         msg = f"no such file: {path}; check its name"

@@ -21,7 +21,7 @@ def codec_of(config: FieldConfig, fields: Fields) -> LatentCodec | None:
         ValueError: If it does not fit the fields.
     """
     # Codecs are loaded when they are asked for: a run needs one of them at most.
-    from structdiff.codecs.kinds import make_codec  # noqa: PLC0415
+    from structdiff.codecs.kinds import make_codec
 
     if config.codec.kind == "none":
         return None

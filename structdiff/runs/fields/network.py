@@ -22,7 +22,7 @@ def inside_of(config: NetworkConfig, axes: int) -> MakeField:
     """The network inside a backbone of fields."""
     # Networks are loaded when they are asked for: a run needs one of them.
     if config.kind == "transformer":
-        from structdiff.nn.patches import PatchTransformer  # noqa: PLC0415
+        from structdiff.nn.patches import PatchTransformer
 
         return partial(
             PatchTransformer,
@@ -33,7 +33,7 @@ def inside_of(config: NetworkConfig, axes: int) -> MakeField:
             heads=config.heads,
         )
     if config.kind == "dilated":
-        from structdiff.nn.dilated import DilatedStack  # noqa: PLC0415
+        from structdiff.nn.dilated import DilatedStack
 
         return partial(
             DilatedStack,
@@ -43,7 +43,7 @@ def inside_of(config: NetworkConfig, axes: int) -> MakeField:
             layers=config.layers,
             cycle=config.cycle,
         )
-    from structdiff.nn.unet import UNet  # noqa: PLC0415
+    from structdiff.nn.unet import UNet
 
     return partial(
         UNet,

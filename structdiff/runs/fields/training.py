@@ -157,7 +157,7 @@ def trained_of(
     record = Record(fields, codec)
     if not config.codec.joint:
         return build(config, fields, record), objective_of(config, fields, record)
-    from structdiff.codecs.joint import JointObjective  # noqa: PLC0415
+    from structdiff.codecs.joint import JointObjective
 
     objective: Any = JointObjective(record.leaf, times_of(config))
     return joint_of(config, fields, codec), shown(config, fields, record, objective)
@@ -165,7 +165,7 @@ def trained_of(
 
 def joint_of(config: FieldConfig, fields: Fields, codec: LatentCodec | None) -> Any:
     """An autoencoder and the denoiser of its latents, as one module."""
-    from structdiff.codecs.joint import JointLatent, MixedPrior  # noqa: PLC0415
+    from structdiff.codecs.joint import JointLatent, MixedPrior
 
     codec = codec or untrained(config, fields)
     record = Record(fields, codec)
@@ -283,8 +283,8 @@ def kept_codec(folder: RunFolder, codec: LatentCodec) -> LatentCodec:
         FileNotFoundError: If it is missing.
         ValueError: If it is damaged, or another than the settings say.
     """
-    from structdiff.codecs.kinds import described  # noqa: PLC0415
-    from structdiff.codecs.stored import load_codec  # noqa: PLC0415
+    from structdiff.codecs.kinds import described
+    from structdiff.codecs.stored import load_codec
 
     path = folder.path / "codec.safetensors"
     if not path.exists():
