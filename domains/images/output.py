@@ -1,8 +1,9 @@
 """Images as files: one picture each, a grid of many, or the bytes of all in an .npz.
 
-`out.png` holds one image as it is, and several as a grid, row by row; a folder holds one file an
-image; `out.npz` has `images`, bytes `(images, height, width, channels)`, `labels` and `classes`,
-as `structdiff train images --data out.npz` reads them. A file is written whole or not at all.
+`out.png` holds one image as it is, and several as a grid, row by row, small ones enlarged; a
+folder holds one file an image; `out.npz` has `images`, bytes `(images, height, width, channels)`,
+`labels` and `classes`, as `structdiff train images --data out.npz` reads them. A file is written
+whole or not at all.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = ["SUFFIXES", "check_free", "encode", "grid", "png", "strip", "write", 
 SUFFIXES = (".png", ".npz")
 
 _BETWEEN = 255  # brightness of the lines of a grid
+_SEEN = 48  # pixels of a side that can be looked at
 
 
 def grid(images: Images, columns: int | None = None, *, scale: int = 1, gap: int = 1) -> Image:
@@ -103,7 +105,10 @@ def encode(
         classes: Names of the classes, which an .npz keeps.
     """
     if suffix == ".png":
-        return png(images.pictures()[0] if len(images) == 1 else grid(images, columns))
+        if len(images) == 1:
+            return png(images.pictures()[0])
+        # Small images are enlarged by whole pixels: a grid is there to be looked at.
+        return png(grid(images, columns, scale=max(1, _SEEN // max(images.shape[1:]))))
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {"images": images.pixels.transpose(0, 2, 3, 1)}
     if images.labels is not None:

@@ -119,3 +119,18 @@ def test_an_npz_keeps_the_names_of_classes_that_were_not_drawn(tmp_path):
     images = Images(np.zeros((3, 1, 8, 8), np.uint8), np.array([1, 1, 0]))
     write(tmp_path / "a.npz", images, classes=("cat", "dog", "owl"))
     assert npz(tmp_path / "a.npz").classes == ("cat", "dog", "owl")
+
+
+def test_a_grid_in_a_file_enlarges_small_images_by_whole_pixels(tmp_path):
+    images = _images(4)
+    write(tmp_path / "grid.png", images)
+    height, width = images.shape[1:]
+    scale = 48 // max(height, width)
+    assert scale > 1
+    sheet = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert sheet.shape[:2] == (2 * scale * height + 3, 2 * scale * width + 3)
+    first = sheet[1 : 1 + scale * height : scale, 1 : 1 + scale * width : scale]
+    own = images.pixels[0]
+    assert np.array_equal(first, own[0] if len(own) == 1 else own.transpose(1, 2, 0))
+    write(tmp_path / "one.png", images.select(slice(0, 1)))
+    assert np.asarray(Image.open(tmp_path / "one.png")).shape[:2] == (height, width)

@@ -117,7 +117,7 @@ def test_the_command_writes_files_shards_and_lists(run, tmp_path, capsys):
     assert "2 images of 8 x 8" in capsys.readouterr().out
     draw(run, 4, tmp_path / "out.png")
     with Image.open(tmp_path / "out.png") as picture:
-        assert picture.size == (19, 19)
+        assert picture.size == (99, 99)  # 8 x 8 pixels, each of them 6 x 6, between lines
 
 
 def test_the_command_fills_holes_and_refuses_what_has_no_meaning(run, enlarging, tmp_path):
