@@ -1,7 +1,7 @@
-"""MNIST: digits in latents, in pixels and by diffusers, and digits that are completed.
+"""MNIST: models of digits in latents, codes and pixels, and diffusers'.
 
-The jobs of `latent_results.py` that are of images. What is fixed for all models of digits: the
-training part of `structdiff.domains.images` (57,000 of the 60,000; the others chose the settings),
+What is fixed for all models of digits: the
+training part of `structdiff.domains.images` (57,000 of the 60,000; the others are for validation),
 the number of updates, the batch, the parameters of the network (+- 3 %), the network calls of a
 drawn digit. The test images are looked at once, by the judge and as what is to be restored.
 """
@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,12 @@ from structdiff.domains.images.codec import ImageCodec
 from structdiff.domains.images.data import Data, read
 from structdiff.domains.images.images import Images
 from structdiff.domains.images.recipe import ImagesConfig, fields_of
-from structdiff.domains.images.run import Run, load_data
+from structdiff.domains.images.run import Run
 from structdiff.metrics.comparison import accuracy, extracted
 from structdiff.metrics.frechet import frechet
 from structdiff.metrics.judge import JUDGING, Judge, Labelled, load_judge, train_judge
 from structdiff.metrics.nearest import nearest
-from structdiff.operators import Downsample, Mask, Measurement
-from structdiff.reports.tables import markdown_table
 from structdiff.runs.codecs import fit_codec
-from structdiff.runs.fields import Given, Request, Seen
 from structdiff.runs.fields.build import build, codec_of, objective_of
 from structdiff.runs.fields.record import Record
 from structdiff.runs.fields.training import Collating, Plain
@@ -46,7 +42,6 @@ LOOKS = 4
 DRAWN, LOOKED = 2000, 500
 CALLS = 50
 REFERENCE = 10_000
-RESTORED = 100
 TRAINING = {
     "steps": STEPS,
     "batch_size": BATCH,
@@ -368,263 +363,3 @@ def work_theirs_judged(out: Path, data: Path) -> dict[str, Any]:
             found["looks"].append({"cpu": theirs["kept"][step], **told})
     found["looks"].sort(key=lambda line: line["cpu"])
     return {**{key: theirs[key] for key in ("parameters", "images_per_second")}, **found}
-
-
-def psnr(x: Tensor, clean: Tensor, where: Tensor | None = None) -> float:
-    """Peak signal-to-noise ratio of all images, in dB; the range is 2."""
-    square = (x - clean).square()
-    mean = square.mean() if where is None else square[where.expand_as(square)].mean()
-    return float(10 * torch.log10(4 / mean))
-
-
-def restoring(
-    clean: Tensor,
-) -> dict[str, tuple[Measurement, Tensor, Tensor | None]]:
-    """What is measured of digits, what came out, and the pixels that are not known."""
-    known = torch.ones(1, 28, 28, dtype=torch.bool)
-    known[:, 7:21, 7:21] = False
-    mask, small = Mask(known), Downsample((1, 28, 28), 4, axes=2)
-    return {
-        "inpainting": (mask, mask(clean), ~known),
-        "super-resolution": (small, small(clean), None),
-    }
-
-
-def laid(operator: Measurement, y: Tensor) -> Tensor:
-    """What was measured at the places of digits: with a grey hole, or each pixel repeated."""
-    if isinstance(operator, Downsample):
-        return y.repeat_interleave(4, 2).repeat_interleave(4, 3)
-    masked: Tensor = operator.adjoint(y)
-    return masked
-
-
-def asked_to(way: str, task: str, run: Run, clean: Tensor) -> Request:
-    """The request that restores digits."""
-    operator, y, hole = restoring(clean)[task]
-    if way == "trained" and hole is not None:
-        return run.asked(len(clean), given=clean, known=~hole, seed=2)
-    if way == "trained":
-        return run.asked(len(clean), measured=y, seed=2)
-    if way == "replacement" and hole is not None:
-        held = Given(clean, (~hole)[None])
-        return run.request(len(clean), given=held, seed=2)
-    return run.request(len(clean), seen=Seen(operator, y), seed=2)
-
-
-def work_restored(out: Path, data: Path) -> dict[str, Any]:
-    """Digits completed and enlarged: by models trained for it, and by one that was not."""
-    mnist, found = digits(data), dict[str, Any]()
-    some = mnist.test.select(np.arange(DRAWN, DRAWN + RESTORED))
-    clean, judge = some.fields(), judge_of(out)
-    plain = {"threshold": "clip", "guidance": 1.0, "batch_size": 100}
-    ways: dict[str, dict[str, Any]] = {
-        "trained": {"kind": "ddim", "steps": CALLS},
-        "replacement": {"kind": "ancestral", "steps": CALLS, "inverse": "replacement"},
-        "replacement, repeated": {"kind": "ancestral", "steps": CALLS, "repaint": 5, "jump": 5},
-        "DPS": {"inverse": "dps", "steps": 100, "zeta": 1.0},
-    }
-    for task in ("inpainting", "super-resolution"):
-        operator, y, hole = restoring(clean)[task]
-        again = laid(operator, y)
-        pictures = {"digit": clean, "seen": again}
-        for way, settings in ways.items():
-            if way == "replacement, repeated" and hole is None:
-                continue
-            model = task if way == "trained" else "pixel"
-            run = Run.load(out / model / "run").drawing(**plain, **settings)
-            began = time.process_time()
-            x = run.fields(asked_to(way.split(",")[0], task, run, clean), progress=False)
-            seconds = time.process_time() - began
-            labels = some.labels if some.labels is not None else []
-            found.setdefault(task, {})[way] = {
-                "psnr": psnr(x, clean, hole),
-                "consistency": float((operator(x) - y).square().mean().sqrt()),
-                "accuracy": accuracy(judge, x, labels).value,
-                "cpu": seconds,
-            }
-            pictures[way] = x
-        found[task]["as measured"] = {
-            "psnr": psnr(again, clean, hole),
-            "consistency": float((operator(again) - y).square().mean().sqrt()),
-            "accuracy": accuracy(judge, again, labels).value,
-            "cpu": 0.0,
-        }
-        small = {name.replace(", ", "-"): x[:10].contiguous() for name, x in pictures.items()}
-        save_tensors(out / "restored" / f"{task}.safetensors", small, {})
-    return found
-
-
-def work_restoring(name: str, out: Path, data: Path) -> dict[str, Any]:
-    """Train a model that restores."""
-    own = {**MODELS[name].get("data", {}), "path": str(data / "mnist")}
-    config = ImagesConfig.model_validate({**MODELS[name], "data": own})
-    return train(config, RunFolder(out / name / "run"), load_data(config))[1]
-
-
-def work(name: str, out: Path, data: Path, peers: Path) -> dict[str, Any]:
-    """A job by name."""
-    if name in ONLY_DIGITS:
-        return work_digits(name, out, data)
-    if name in MODELS:
-        return work_restoring(name, out, data)
-    jobs: dict[str, Callable[[], dict[str, Any]]] = {
-        "judge": lambda: work_judge(out, data),
-        "theirs": lambda: work_theirs(out, peers),
-        "theirs-judged": lambda: work_theirs_judged(out, data),
-        "restored": lambda: work_restored(out, data),
-    }
-    return jobs[name]()
-
-
-NEEDS: dict[str, Sequence[str]] = {
-    "judge": (),
-    "theirs": ("judge",),
-    "kl": ("judge",),
-    "pixel": ("judge",),
-    "vq": ("judge",),
-    "inpainting": (),
-    "super-resolution": (),
-    "restored": ("judge", "pixel", "inpainting", "super-resolution"),
-    "theirs-judged": ("judge", "theirs"),
-}
-"""Jobs and which others they need."""
-
-
-def told(name: str, line: Mapping[str, Any], theirs: float | None) -> list[str]:
-    """A line of the table of digits."""
-    right = f"{line['accuracy']:.2%} [{line['accuracy_low']:.2%}, {line['accuracy_high']:.2%}]"
-    over = "" if theirs is None else f"{line['frechet'] / theirs:.2f}"
-    return [
-        name,
-        right,
-        f"{line['frechet']:.2f} +- {line['frechet_error']:.2f}",
-        over,
-        f"{line['nearest']:.3f}",
-        f"{line['cpu']:.0f}" if "cpu" in line else "",
-    ]
-
-
-def report(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """The tables of what is there."""
-    parts = []
-    theirs = found.get("theirs-judged", {})
-    samplers = [name for name in ("DDPM", "DDIM") if name in theirs]
-    best = min((theirs[name]["frechet"] for name in samplers), default=None)
-    if "judge" in found:
-        judge = found["judge"]
-        head = [
-            "digits",
-            "accuracy",
-            "Frechet",
-            "over diffusers' best",
-            "nearest training digit",
-            "CPU s of drawing",
-        ]
-        rows = [head, told("real, of the test part", judge["real"], best)]
-        names = {"kl": "KL latents", "vq": "VQ codes", "pixel": "pixels"}
-        for name, title in names.items():
-            for way in ("guided", "plain"):
-                if name in found and way in found[name]:
-                    rows.append(told(f"{title}, {way}", found[name][way], best))
-            if name in found and found[name]["reconstructed"]:
-                rows.append(told(f"{title}, encoded", found[name]["reconstructed"], best))
-        rows += [told(f"diffusers, {name}", theirs[name], best) for name in samplers]
-        parts += [f"The judge is {judge['about']}.", markdown_table(rows)]
-        costs = [["model", "parameters", "of the codec", "CPU min", "codec", "images/s", "over"]]
-        for name, title in {**names, "theirs-judged": "diffusers"}.items():
-            if name not in found:
-                continue
-            one = found[name]
-            rate = one["images_per_second"]
-            over = f"{rate / theirs['images_per_second']:.2f}" if theirs else ""
-            spent = STEPS * BATCH / rate / 60
-            codec, cpu = one.get("codec", 0), one.get("codec_cpu", 0.0) / 60
-            costs.append(
-                [
-                    title,
-                    f"{one['parameters']:,}",
-                    f"{codec:,}" if codec else "",
-                    f"{spent:.1f}",
-                    f"{cpu:.1f}" if codec else "",
-                    f"{rate:.0f}",
-                    over,
-                ]
-            )
-        parts.append(markdown_table(costs))
-    if "restored" in found:
-        head = ["task", "way", "PSNR, dB", "consistency", "accuracy", "CPU s"]
-        rows = [
-            [
-                task,
-                way,
-                f"{one['psnr']:.2f}",
-                f"{one['consistency']:.4f}",
-                f"{one['accuracy']:.1%}",
-                f"{one['cpu']:.0f}",
-            ]
-            for task, ways in found["restored"].items()
-            for way, one in ways.items()
-        ]
-        parts.append(markdown_table([head, *rows]))
-    return "\n\n".join(parts)
-
-
-def pictures(found: Mapping[str, Mapping[str, Any]], out: Path, folder: Path) -> None:
-    """Digits, the course of quality, and what was restored."""
-    import matplotlib.pyplot as plt
-
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {
-        "KL latents": out / "kl" / "guided.npz",
-        "pixels": out / "pixel" / "guided.npz",
-        "VQ codes": out / "vq" / "guided.npz",
-        "diffusers": out / "theirs" / "DDPM.npz",
-    }
-    there = {title: path for title, path in paths.items() if path.exists()}
-    if there:
-        figure, axes = plt.subplots(
-            1, len(there), figsize=(3 * len(there), 3.3), layout="constrained", squeeze=False
-        )
-        for axis, (title, path) in zip(axes[0], there.items(), strict=True):
-            with np.load(path) as file:
-                axis.imshow(grid(file["pixels"][:100, 0], 10), cmap="gray")
-            axis.set(title=title, xticks=[], yticks=[])
-        figure.savefig(folder / "digits.png", dpi=110)
-        plt.close(figure)
-    named = {"kl": "KL latents", "vq": "VQ codes", "pixel": "pixels", "theirs-judged": "diffusers"}
-    lines = {title: found[name]["looks"] for name, title in named.items() if name in found}
-    if lines:
-        figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-        for title, looks in lines.items():
-            minutes = [look["cpu"] / 60 for look in looks]
-            axes[0].plot(minutes, [look["frechet_fewer"] for look in looks], "o-", label=title)
-            axes[1].plot(minutes, [100 * (1 - look["accuracy"]) for look in looks], "o-")
-        axes[0].set(ylabel="Frechet distance", yscale="log", xlabel="CPU minutes of training")
-        axes[1].set(ylabel="judged another digit, %", yscale="log", xlabel="with the codec's")
-        axes[0].legend(frameon=False)
-        figure.savefig(folder / "quality.png", dpi=110)
-        plt.close(figure)
-    for path in (out / "restored").glob("*.safetensors"):
-        shown = load_tensors(path)[0]
-        order = ["digit", "seen", "trained", "replacement", "replacement-repeated", "DPS"]
-        order = [name for name in order if name in shown]
-        figure, axes = plt.subplots(
-            len(order), 1, figsize=(6, 0.65 * len(order)), layout="constrained"
-        )
-        for axis, name in zip(axes, order, strict=True):
-            axis.imshow(grid(shown[name][:, 0].numpy(), 10), cmap="gray", vmin=-1, vmax=1)
-            axis.set(xticks=[], yticks=[])
-            axis.set_ylabel(name, rotation=0, ha="right", va="center")
-        figure.savefig(folder / f"{path.stem}.png", dpi=110)
-        plt.close(figure)
-
-
-def grid(x: Any, columns: int) -> Any:
-    """Images side by side, so many in a line."""
-    count, height, width = x.shape
-    rows = count // columns
-    return x.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, -1)
-
-
-if __name__ == "__main__":
-    sys.exit("run latent_results.py")

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/latent_results.py --out runs/latent-results
 
-All runs of the tables: `images.py` (MNIST: KL latents, VQ codes, pixels, diffusers, what is
+All runs of the tables: `images_jobs.py` (MNIST: KL latents, VQ codes, pixels, diffusers, what is
 completed and enlarged), `audio.py` (spoken digits) and `training_throughput.py`. Two jobs go at a
 time, one thread each; stop it at any time, the same command goes on. `--data` is the folder with
 `mnist/` and `fsdd/` (by default $STRUCTDIFF_DATA); `--peers` is a Python that has diffusers, and
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import audio
-import images
+import images_jobs
+import images_report
 import torch
 import training_throughput
 
@@ -30,7 +31,7 @@ from structdiff.training.memory import keep_freed_memory
 
 TOGETHER = 2
 NEEDS: dict[str, Sequence[str]] = {
-    **{name: needs for name, needs in images.NEEDS.items()},
+    **{name: needs for name, needs in images_jobs.NEEDS.items()},
     **audio.NEEDS,
     "throughput": (),
 }
@@ -57,8 +58,8 @@ def work(name: str, out: Path, data: Path, peers: Path | None) -> dict[str, Any]
     keep_freed_memory()
     if name in audio.NEEDS:
         return audio.work(name, out, data)
-    if name in images.NEEDS:
-        return images.work(name, out, data, peers)
+    if name in images_jobs.NEEDS:
+        return images_jobs.work(name, out, data, peers)
     return training_throughput.measured(peers)
 
 
@@ -105,7 +106,7 @@ def results(names: Sequence[str], out: Path) -> dict[str, Any]:
 def page(found: Mapping[str, Any]) -> str:
     """All tables."""
     parts = {
-        "Digits": images.report(found),
+        "Digits": images_report.report(found),
         "Spoken digits": audio.report(found),
         "Throughput": training_throughput.report(found["throughput"])
         if "throughput" in found
@@ -142,7 +143,7 @@ def main() -> None:
     text = page(found)
     write_atomic(chosen.out / "results.md", (text + "\n").encode())
     write_json(chosen.out / "results.json", found)
-    images.pictures(found, chosen.out, chosen.out / "pictures")
+    images_report.pictures(found, chosen.out, chosen.out / "pictures")
     audio.pictures(chosen.out, chosen.out / "pictures")
     print(text)
 
