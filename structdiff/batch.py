@@ -187,11 +187,8 @@ class Batch:
         """The batch of these samples, in this order; it is a whole of its own.
 
         Raises:
-            ValueError: If a leaf has edge rows, whose nodes would have to be renumbered.
+            ValueError: If a leaf has edge rows over node rows that are not known.
         """
-        if any(layout.nodes is not None for layout in self.layouts.values()):
-            msg = "samples of a batch with edge rows cannot be selected: build the batch from them"
-            raise ValueError(msg)
         index = torch.as_tensor(samples, device=self.device)
         rows = {name: layout.rows_of(index) for name, layout in self.layouts.items()}
         return Batch(

@@ -12,13 +12,15 @@ layout, so that no sample's result depends on its batch mates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Layout"]
+__all__ = ["Layout", "upper_triangles"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +31,7 @@ class Layout:
         counts: Number of rows of each sample, as Python ints (no device is read to learn a size).
         sample: Sample index of each row, `(rows,)`, non-decreasing.
         nodes: For edge rows, the two node rows each joins, `(2, rows)`; otherwise None.
+        over: The layout of those node rows, if it is known.
 
     Example:
         >>> layout = Layout.ragged([2, 3])
@@ -38,7 +41,8 @@ class Layout:
 
     counts: tuple[int, ...]
     sample: Tensor
-    nodes: Tensor | None = field(default=None)
+    nodes: Tensor | None = None
+    over: Layout | None = None
 
     @classmethod
     def regular(cls, samples: int, device: torch.device | str | None = None) -> Layout:
@@ -58,6 +62,23 @@ class Layout:
             raise ValueError(msg)
         sample = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts).long())
         return cls(counts, sample.to(device))
+
+    @classmethod
+    def pairs(cls, over: Layout) -> Layout:
+        """One row for each pair i < j of the rows of each sample, by i and then by j.
+
+        Arguments:
+            over: The layout of the rows that are paired.
+
+        Example:
+            >>> Layout.pairs(Layout.ragged([3, 1, 2])).nodes
+            tensor([[0, 0, 1, 4],
+                    [1, 2, 2, 5]])
+        """
+        device = over.sample.device
+        nodes = torch.from_numpy(np.stack(upper_triangles(over.counts))).to(device)
+        edges = cls.ragged([n * (n - 1) // 2 for n in over.counts], device)
+        return cls(edges.counts, edges.sample, nodes, over)
 
     @property
     def samples(self) -> int:
@@ -106,8 +127,21 @@ class Layout:
         return offset + torch.arange(offset.shape[0], device=offset.device)
 
     def select(self, samples: Tensor) -> Layout:
-        """The layout of these samples, in this order."""
-        return Layout.ragged([self.counts[i] for i in samples.tolist()], self.sample.device)
+        """The layout of these samples, in this order.
+
+        Raises:
+            ValueError: If these are edge rows over node rows that are not known.
+        """
+        chosen = Layout.ragged([self.counts[i] for i in samples.tolist()], self.sample.device)
+        if self.nodes is None:
+            return chosen
+        if self.over is None:
+            msg = "edge rows can be selected only if the layout says which node rows they join"
+            raise ValueError(f"{msg}: make it with `over`")
+        over = self.over.select(samples)
+        moved = chosen.spread(over.start - self.over.start[samples])
+        nodes = self.nodes[:, self.rows_of(samples)] + moved
+        return Layout(chosen.counts, chosen.sample, nodes, over)
 
     def sum(self, x: Tensor) -> Tensor:
         """Sum of the rows of each sample, `(rows, *event)` to `(samples, *event)`."""
@@ -125,4 +159,26 @@ class Layout:
     def to(self, device: torch.device | str) -> Layout:
         """The same layout on another device."""
         nodes = None if self.nodes is None else self.nodes.to(device)
-        return Layout(self.counts, self.sample.to(device), nodes)
+        over = None if self.over is None else self.over.to(device)
+        return Layout(self.counts, self.sample.to(device), nodes, over)
+
+
+@lru_cache(maxsize=512)
+def _triangle(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    first, second = np.triu_indices(count, 1)
+    return first, second
+
+
+def upper_triangles(counts: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and second row of all pairs i < j of each sample, from one cached triangle per size.
+
+    Arguments:
+        counts: Number of rows of each sample.
+    """
+    if not len(counts):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    count = np.asarray(counts, np.int64)
+    triangles = [_triangle(n) for n in count.tolist()]
+    offset = np.repeat(np.cumsum(count) - count, count * (count - 1) // 2)
+    first = np.concatenate([i for i, _ in triangles]) + offset
+    return first, np.concatenate([j for _, j in triangles]) + offset

@@ -38,10 +38,25 @@ def test_select_takes_everything_along() -> None:
     assert chosen.layouts["x"].counts == (3, 2, 3)
 
 
-def test_select_refuses_edges() -> None:
+def test_select_renumbers_the_ends_of_edges() -> None:
+    atoms = Layout.ragged([3, 2, 4])
+    bonds = Layout.pairs(atoms)
+    name = torch.arange(9)
+    ends = torch.stack([name[bonds.nodes[0]], name[bonds.nodes[1]]], 1)
+    batch = Batch({"atom": name, "bond": ends}, {"atom": atoms, "bond": bonds})
+    chosen = batch.select([2, 0, 2])
+    nodes = chosen.layouts["bond"].nodes
+    assert nodes is not None
+    assert chosen["atom"][nodes].T.tolist() == chosen["bond"].tolist()
+    assert chosen.layouts["bond"].counts == (6, 3, 6)
+    again = chosen.select([1])
+    assert again["atom"][again.layouts["bond"].nodes].T.tolist() == [[0, 1], [0, 2], [1, 2]]
+
+
+def test_select_refuses_edges_over_unknown_nodes() -> None:
     edges = Layout((1,), torch.zeros(1, dtype=torch.long), torch.tensor([[0], [1]]))
     batch = Batch({"bond": torch.zeros(1)}, {"bond": edges})
-    with pytest.raises(ValueError, match="edge rows cannot be selected"):
+    with pytest.raises(ValueError, match="edge rows can be selected only if"):
         batch.select([0])
 
 

@@ -23,9 +23,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +30,7 @@ from structdiff.domains.molecules.resonance import settle
 from structdiff.domains.molecules.structures import (
     NUMBERS,
     SYMBOLS,
+    Bonds,
     Booleans,
     Integers,
     Structures,
@@ -40,7 +38,7 @@ from structdiff.domains.molecules.structures import (
     pairs,
 )
 
-__all__ = ["LARGEST", "VALENCIES", "Bonds", "allowed", "bonds", "isoelectronic"]
+__all__ = ["LARGEST", "VALENCIES", "Bonds", "allowed", "bonds", "inferred", "isoelectronic"]
 
 # Typical bond lengths in pm: per order, "element: partner length, ..." with each pair once.
 _LENGTHS = {
@@ -121,32 +119,6 @@ _REACH = np.stack([_with_radii(_thresholds(1)), _thresholds(2), _thresholds(3)])
 _STABLE = _allowed()
 
 
-@dataclass(frozen=True, eq=False)
-class Bonds:
-    """Bonds of packed molecules, molecule by molecule.
-
-    Arguments:
-        pair: The two atoms i < j as indices into the packed atoms, `(2, bonds)`.
-        order: The bond orders 1, 2 or 3, `(bonds,)`.
-        molecule: The molecule of each bond, ascending, `(bonds,)`.
-    """
-
-    pair: Integers
-    order: Integers
-    molecule: Integers
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def split(self, structures: Structures) -> Iterator[Bonds]:
-        """Yields the bonds of one molecule after the other, its atoms counted from 0."""
-        cuts = np.searchsorted(self.molecule, np.arange(len(structures) + 1)).tolist()
-        for m, first in enumerate(structures.offsets[:-1].tolist()):
-            part = slice(cuts[m], cuts[m + 1])
-            order = self.order[part]
-            yield Bonds(self.pair[:, part] - first, order, np.zeros_like(order))
-
-
 def isoelectronic(structures: Structures) -> Integers:
     """The neutral element with as many electrons as each atom, 0 if there is none, `(atoms,)`."""
     like = structures.number.astype(np.int64) - structures.charge
@@ -166,13 +138,18 @@ def allowed(structures: Structures) -> Booleans:
 
 
 def bonds(structures: Structures) -> Bonds:
-    """Infers the bonds of all molecules from distances.
+    """The bonds that molecules came with, else those that follow from their distances.
 
     Example:
         >>> n2 = Structures.from_list([([7, 7], [[0, 0, 0], [0, 0, 1.1]])])
         >>> bonds(n2).order.tolist()
         [3]
     """
+    return inferred(structures) if structures.bond is None else structures.bond
+
+
+def inferred(structures: Structures) -> Bonds:
+    """The bonds of all molecules that follow from distances."""
     found = []
     for i, j in pairs(structures):
         d = distances(structures, i, j)

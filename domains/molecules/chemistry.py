@@ -1,9 +1,11 @@
 """Valencies, validity, and why a molecule is invalid: the protocol of EDM.
 
-Bonds follow from distances (see `bonding`). An atom is stable if its bond orders sum to an allowed
-valency, a molecule if all its atoms are. It is valid if RDKit sanitises the graph (which, as in
-EDM, may complete missing hydrogens), connected if the graph is one piece. Atoms are counted from
-0. Formal charges are part of the graph: N+ with four bonds is stable and valid.
+Bonds are those that a molecule came with, else they follow from distances (see `bonding`);
+aromatic ones are counted as the single and double ones that RDKit writes for them. An atom is
+stable if its bond orders sum to an allowed valency, a molecule if all its atoms are. It is valid
+if RDKit sanitises the graph (which, as in EDM, may complete missing hydrogens), connected if the
+graph is one piece. Atoms are counted from 0. Formal charges are part of the graph: N+ with four
+bonds is stable and valid.
 
 Structures without hydrogens are called implicit: RDKit adds the hydrogens, validity is meant with
 them, and stability is not defined.
@@ -15,25 +17,25 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from rdkit import Chem, rdBase
 
+from structdiff.domains.molecules.aromaticity import kekulised
 from structdiff.domains.molecules.bonding import (
     LARGEST,
     VALENCIES,
-    Bonds,
     allowed,
     bonds,
     isoelectronic,
 )
+from structdiff.domains.molecules.mols import to_mol
 from structdiff.domains.molecules.structures import (
+    AROMATIC,
     SYMBOLS,
+    Bonds,
     Booleans,
-    Floats,
     Integers,
     Structures,
 )
@@ -52,7 +54,6 @@ __all__ = [
 ]
 
 _SHOWN = 4  # atoms named among the reasons
-_ORDERS = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,11 @@ class Verdict:
 
 
 def atom_valency(structures: Structures, bonds: Bonds) -> Integers:
-    """Sums the bond orders at each atom, `(atoms,)`."""
+    """Sums the bond orders at each atom, `(atoms,)`; an aromatic bond is one and a half."""
     size = len(structures.number)
-    weights = np.tile(bonds.order, 2)
-    return np.bincount(bonds.pair.ravel(), weights, minlength=size).astype(np.int64)
+    aromatic = bonds.order == AROMATIC
+    weights = np.tile(np.where(aromatic, 1.5, bonds.order), 2)
+    return np.rint(np.bincount(bonds.pair.ravel(), weights, minlength=size)).astype(np.int64)
 
 
 def stable_atoms(structures: Structures, bonds: Bonds) -> Booleans:
@@ -109,31 +111,6 @@ def implied(structures: Structures) -> bool:
     return not (structures.number == 1).any()
 
 
-def to_mol(
-    number: NDArray[np.uint8], position: Floats, bonds: Bonds, charge: Sequence[int] = ()
-) -> Chem.Mol:
-    """Builds an RDKit molecule with a 3-D conformer; it is not sanitised.
-
-    Arguments:
-        number: Atomic numbers, `(n,)`.
-        position: Coordinates in Angstrom, `(n, 3)`.
-        bonds: Its bonds, with atoms counted from 0 (see `Bonds.split`).
-        charge: Formal charges, `(n,)`; none by default.
-    """
-    mol = Chem.RWMol()
-    for z in number.tolist():
-        mol.AddAtom(Chem.Atom(z))
-    for atom, q in enumerate(charge):
-        mol.GetAtomWithIdx(atom).SetFormalCharge(int(q))
-    for i, j, order in zip(*bonds.pair.tolist(), bonds.order.tolist(), strict=True):
-        mol.AddBond(i, j, _ORDERS[order])
-    conformer = Chem.Conformer(len(number))
-    conformer.SetPositions(np.asarray(position, dtype=np.float64))
-    conformer.Set3D(True)
-    mol.AddConformer(conformer, assignId=True)
-    return mol.GetMol()
-
-
 def judge(structures: Structures, *, implicit: bool | None = None) -> list[Verdict]:
     """Judges every molecule and says what is wrong with it.
 
@@ -149,15 +126,17 @@ def judge(structures: Structures, *, implicit: bool | None = None) -> list[Verdi
         [Verdict(smiles='O', valid=True, connected=True, stable=True, reasons=())]
     """
     implicit = implied(structures) if implicit is None else implicit
-    inferred = bonds(structures)
-    valency = atom_valency(structures, inferred)
+    if structures.bond is not None and (structures.bond.order == AROMATIC).any():
+        structures, _ = kekulised(structures)
+    found = bonds(structures)
+    valency = atom_valency(structures, found)
     faults = _faults(structures, valency, implicit=implicit)
     finite = structures.finite.tolist()
     nameless = np.bincount(structures.owner[structures.number == 0], minlength=len(structures)) > 0
     hopeless = set(np.flatnonzero(nameless | _heaped(structures, valency)).tolist())
     verdicts = []
     with rdBase.BlockLogs():
-        for m, local in enumerate(inferred.split(structures)):
+        for m, local in enumerate(found.split(structures)):
             if finite[m]:
                 charge = structures.charges(m).tolist()
                 mol, words = to_mol(*structures.molecule(m), local, charge), faults.get(m, ())

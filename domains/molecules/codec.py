@@ -1,7 +1,8 @@
-"""Molecules as records: `position` (atoms x 3, Angstrom, zero centre) and `element` (classes).
+"""Molecules as records: `position` (atoms x 3, Angstrom, zero centre), `element`, maybe `bond`.
 
-A class is an atom type: an element with a formal charge. What is asked of a molecule (a property
-of the data) is a condition of the batch.
+A class of `element` is an atom type: an element with a formal charge. `bond` has a row for each
+pair of atoms i < j, whose class is its order: none, single, double, triple, maybe aromatic. What
+is asked of a molecule (a property of the data) is a condition of the batch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from structdiff.batch import Batch
 from structdiff.codecs import Codec, Condition, SizeLaw, encode_conditions
-from structdiff.domains.molecules.structures import SYMBOLS, Structures
+from structdiff.domains.molecules.structures import AROMATIC, SYMBOLS, Bonds, Structures
 from structdiff.layout import Layout
 
 __all__ = ["AtomType", "MoleculeCodec"]
@@ -36,6 +37,8 @@ class MoleculeCodec(Codec[Structures]):
         sizes: Law of the number of atoms.
         position_std: Root mean square of a centred coordinate, Angstrom.
         conditions: What molecules can be asked for.
+        bond_counts: How many pairs of atoms have no bond, a single one, ...; nothing if bonds are
+            not of the record.
     """
 
     def __init__(
@@ -45,7 +48,9 @@ class MoleculeCodec(Codec[Structures]):
         sizes: SizeLaw,
         position_std: float,
         conditions: tuple[Condition, ...] = (),
+        bond_counts: tuple[int, ...] = (),
     ) -> None:
+        self.bond_counts = bond_counts
         self.types, self.type_counts, self.sizes = types, type_counts, sizes
         self.position_std, self.conditions = position_std, conditions
         self._numbers = np.array([z for z, _ in types], np.uint8)
@@ -59,6 +64,8 @@ class MoleculeCodec(Codec[Structures]):
         objects: Structures,
         conditions: Sequence[str] = (),
         units: Mapping[str, str] | None = None,
+        *,
+        bonds: bool = False,
     ) -> Self:
         """Read off the molecules.
 
@@ -66,9 +73,11 @@ class MoleculeCodec(Codec[Structures]):
             objects: Training molecules.
             conditions: Names of their properties that the model is to know.
             units: Units of those that have one.
+            bonds: Whether bonds are of the record.
 
         Raises:
-            ValueError: If there are none, or a property is missing or named twice.
+            ValueError: If there are none, their bonds are not known, or a property is missing or
+                named twice.
         """
         if not len(objects):
             msg = "there are no molecules to fit to"
@@ -99,6 +108,7 @@ class MoleculeCodec(Codec[Structures]):
             SizeLaw.fit(objects.count, condition, present),
             float(np.sqrt(np.mean(_centred(objects) ** 2))),
             known,
+            _bond_counts(objects) if bonds else (),
         )
 
     @property
@@ -125,29 +135,65 @@ class MoleculeCodec(Codec[Structures]):
                 f"{unknown}: train on data that has them"
             )
             raise ValueError(msg)
-        layout = Layout.ragged(objects.count.tolist())
         position = torch.from_numpy(_centred(objects).astype(np.float32))
         leaves = {"position": position, "element": torch.from_numpy(classes.astype(np.int64))}
+        if self.bond_counts:
+            leaves["bond"] = torch.from_numpy(self._bond_classes(objects))
         names = [c.name for c in self.conditions if c.name in objects.properties]
         condition, present = encode_conditions(
             self.conditions, {name: objects.properties[name] for name in names}
         )
-        return Batch(leaves, {"position": layout, "element": layout}, condition, present)
+        return Batch(leaves, self.layouts(objects.count.tolist()), condition, present)
+
+    def layouts(
+        self, counts: Sequence[int], device: torch.device | str | None = None
+    ) -> dict[str, Layout]:
+        """The layout of each leaf of molecules with these numbers of atoms."""
+        atoms = Layout.ragged(counts, device)
+        pairs = {"bond": Layout.pairs(atoms)} if self.bond_counts else {}
+        return {"position": atoms, "element": atoms, **pairs}
 
     def decode(self, batch: Batch) -> Structures:
         """Molecules of a clean batch."""
-        return self.structures(
-            batch["position"], batch["element"], np.asarray(batch.layouts["element"].counts)
-        )
+        return self.structures(batch.leaves, batch.layouts)
 
     def structures(
-        self, position: torch.Tensor, element: torch.Tensor, count: NDArray[np.int64]
+        self, leaves: Mapping[str, torch.Tensor], layouts: Mapping[str, Layout]
     ) -> Structures:
-        """Molecules of leaves, noisy or clean; a masked atom is the unknown element."""
-        classes = element.cpu().clamp(max=len(self.types)).numpy()
+        """Molecules of leaves, noisy or clean; a masked atom is unknown, a masked bond none."""
+        classes = leaves["element"].cpu().clamp(max=len(self.types)).numpy()
         numbers, charges = np.append(self._numbers, 0), np.append(self._charges, 0)
-        place = position.float().cpu().numpy()
-        return Structures(place, numbers[classes], count, charge=charges[classes])
+        place = leaves["position"].float().cpu().numpy()
+        count = np.asarray(layouts["position"].counts)
+        bond = self._bonds(leaves["bond"], layouts["bond"]) if self.bond_counts else None
+        return Structures(
+            place, numbers[classes], count, charge=charges[classes], properties={}, bond=bond
+        )
+
+    def _bond_classes(self, objects: Structures) -> NDArray[np.int64]:
+        """The class of each pair i < j, `(pairs,)`.
+
+        Raises:
+            ValueError: If the bonds are not known, or one is of an order that training had not.
+        """
+        bond, size = _known_bonds(objects), objects.count
+        if (bond.order >= len(self.bond_counts)).any():
+            has = f"bonds of order {int(bond.order.max())}"
+            msg = f"the model knows the orders 1 to {len(self.bond_counts) - 1}, these have {has}"
+            raise ValueError(f"{msg}: kekulise the molecules, or train with data.bonds aromatic")
+        pairs = size * (size - 1) // 2
+        i, j = bond.pair - objects.offsets[bond.molecule]
+        n = size[bond.molecule]
+        place = (np.cumsum(pairs) - pairs)[bond.molecule] + i * n - i * (i + 1) // 2 + j - i - 1
+        classes = np.zeros(int(pairs.sum()), np.int64)
+        classes[place] = bond.order
+        return classes
+
+    def _bonds(self, classes: torch.Tensor, layout: Layout) -> Bonds:
+        order = classes.cpu().numpy()
+        there = np.flatnonzero((order > 0) & (order < len(self.bond_counts)))
+        nodes = layout.nodes.cpu().numpy() if layout.nodes is not None else np.zeros((2, 0), int)
+        return Bonds(nodes[:, there], order[there], layout.sample.cpu().numpy()[there])
 
     def state(self) -> dict[str, Any]:
         """The arguments, for JSON."""
@@ -157,6 +203,7 @@ class MoleculeCodec(Codec[Structures]):
             "sizes": self.sizes.state(),
             "position_std": self.position_std,
             "conditions": [condition.state() for condition in self.conditions],
+            "bond_counts": list(self.bond_counts),
         }
 
     @classmethod
@@ -172,7 +219,10 @@ class MoleculeCodec(Codec[Structures]):
             sizes = SizeLaw.from_state(state["sizes"])
             std = float(state["position_std"])
             conditions = tuple(Condition.from_state(one) for one in state["conditions"])
+            bonds = tuple(int(count) for count in state.get("bond_counts", ()))
             faults = list(_faults(types, counts, sizes, std, conditions))
+            if bonds and (not 4 <= len(bonds) <= 1 + AROMATIC or min(bonds) < 0 or not sum(bonds)):
+                faults.append("bond_counts must count pairs of no, single, double, ... bond")
         except KeyError as error:
             faults = [f"{error} is missing"]
         except (TypeError, AttributeError, ValueError, OverflowError) as error:
@@ -180,7 +230,23 @@ class MoleculeCodec(Codec[Structures]):
         if faults:
             msg = f"this is not the state of a molecule codec: {faults[0]}"
             raise ValueError(msg)
-        return cls(types, counts, sizes, std, conditions)
+        return cls(types, counts, sizes, std, conditions, bonds)
+
+
+def _known_bonds(objects: Structures) -> Bonds:
+    if objects.bond is None:
+        msg = "the bonds of the molecules are not known: assign them first (see `assigned`)"
+        raise ValueError(msg)
+    return objects.bond
+
+
+def _bond_counts(objects: Structures) -> tuple[int, ...]:
+    """How many pairs have each order, none first; aromatic only if there are such bonds."""
+    order = _known_bonds(objects).order
+    pairs = int((objects.count * (objects.count - 1) // 2).sum())
+    found = np.bincount(order, minlength=AROMATIC)
+    found[0] = pairs - len(order)
+    return tuple(int(count) for count in found)
 
 
 def _faults(

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from structdiff.domains.molecules.chemistry import Bonds
-from structdiff.domains.molecules.structures import NUMBERS, SYMBOLS, Floats
+from structdiff.domains.molecules.structures import AROMATIC, NUMBERS, SYMBOLS, Bonds, Floats
 
 Image = NDArray[np.float64]
 _RGB = {
@@ -167,7 +166,8 @@ def _colour(code: str) -> Image:
 
 
 def _strands(start: Floats, end: Floats, order: int) -> list[tuple[Floats, Floats, float]]:
-    """One, two or three parallel sticks, side by side on the page."""
+    """One, two or three parallel sticks, side by side on the page; two for an aromatic bond."""
+    order = 2 if order == AROMATIC else order
     along = end - start
     side = np.array([-along[1], along[0], 0.0])
     length = float(np.linalg.norm(side))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from structdiff.domains.molecules.assignment import assigned
 from structdiff.domains.molecules.data import EMBEDDED, Skipped, read
 from structdiff.domains.molecules.readers.files import opened
 from structdiff.domains.molecules.readers.packed import load_arrays
@@ -53,6 +54,10 @@ def load_data(config: MoleculesConfig, path: str | None = None) -> Data:
         train, test = molecules.select(whole.train), molecules.select(whole.test)
     else:
         train, test = _split(molecules, settings.split, skipped)
+    if settings.bonds != "none":
+        aromatic = settings.bonds == "aromatic"
+        (train, faults), (test, _) = (assigned(x, aromatic=aromatic) for x in (train, test))
+        skipped = (*skipped, *_without_bonds(faults))
     if settings.hydrogens == "implicit":
         train, test = train.without_hydrogens(), test.without_hydrogens()
     held = min(settings.validation, len(train) // 5)
@@ -63,7 +68,13 @@ def load_data(config: MoleculesConfig, path: str | None = None) -> Data:
         raise ValueError(msg)
     reference = test if len(test) else kept
     notes, units = tuple(loaded.notes), loaded.units
-    return Data(kept, aside, reference, skipped, notes, units, loaded.report())
+    report = replace(loaded, structures=molecules, skipped=skipped).report()
+    return Data(kept, aside, reference, skipped, notes, units, report)
+
+
+def _without_bonds(reasons: list[str]) -> list[Skipped]:
+    """The molecules for training whose bonds are not known."""
+    return [Skipped(f"molecule {i + 1}", reason) for i, reason in enumerate(reasons) if reason]
 
 
 def _set_aside(

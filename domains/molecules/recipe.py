@@ -1,13 +1,22 @@
 """The molecules' recipe: how data, processes, network and training are put together.
 
 `position` is a centred Gaussian with geometric noise, `element` an absorbing chain that is
-unmasked while the positions' noise falls through a window. Training draws noise levels around
-those at which bond lengths are decided. Properties of the molecules may be conditions, and a part
-of each molecule may be given.
+unmasked while the positions' noise falls through a window. With bonds, `bond` is a chain over the
+pairs of atoms with a window of its own: below that of the elements, bonds are noised first and
+drawn last (MolDiff); above it, they are drawn first. Training draws noise levels around those at
+which bond lengths are decided. Properties of the molecules may be conditions, and a part of each
+molecule may be given.
+
+References:
+    MiDi: Mixed Graph and 3D Denoising Diffusion for Molecule Generation (Vignac et al., 2023).
+    https://arxiv.org/abs/2302.09048
+    MolDiff: Addressing the Atom-Bond Inconsistency Problem in 3D Molecule Diffusion Generation
+    (Peng et al., 2023). https://arxiv.org/abs/2305.07508
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -17,6 +26,7 @@ from structdiff.denoiser import NetworkDenoiser
 from structdiff.domains.molecules.codec import MoleculeCodec
 from structdiff.domains.molecules.fragments import random_fragments
 from structdiff.domains.molecules.network import MoleculeBackbone
+from structdiff.nn.graph_networks import GraphKind
 from structdiff.objectives import (
     EDM,
     ConditionDropout,
@@ -25,9 +35,19 @@ from structdiff.objectives import (
     NormalClock,
     Objective,
     Uniform,
+    Weight,
 )
 from structdiff.parameterisations import Preconditioned
-from structdiff.processes import Categorical, Gaussian, Product, absorbing, marginal, uniform
+from structdiff.processes import (
+    Categorical,
+    Gaussian,
+    Process,
+    Product,
+    RankOne,
+    absorbing,
+    marginal,
+    uniform,
+)
 from structdiff.runs import Settings
 from structdiff.schedules import Flow, Geometric, Grid, UniformLogSNR, Window
 from structdiff.spaces import ZeroCentre
@@ -47,12 +67,25 @@ class DataConfig(Settings):
     100,000 molecules of EDM's split."""
     hydrogens: Literal["explicit", "implicit"] = "explicit"
     """Whether hydrogens are atoms of the record, or left out and added back by RDKit."""
+    bonds: Literal["none", "kekulized", "aromatic"] = "none"
+    """Whether bonds are of the record, and whether those of aromatic rings are single and double
+    ones or a kind of their own."""
     conditions: tuple[str, ...] = ()
     """Properties of the data that the model is to know, by name."""
     max_atoms: int = Field(default=500, ge=2)
     """Larger molecules are skipped and counted."""
     validation: int = Field(default=200, ge=0)
     """Molecules kept out of training, for the validation bound."""
+
+    @model_validator(mode="after")
+    def _telling(self) -> DataConfig:
+        if self.bonds == "aromatic" and self.hydrogens == "implicit":
+            msg = (
+                "bonds cannot be aromatic with implicit hydrogens, which say what a ring nitrogen "
+                "gives to its ring: use bonds kekulized, or hydrogens explicit"
+            )
+            raise ValueError(msg)
+        return self
 
 
 class NoiseConfig(Settings):
@@ -68,18 +101,29 @@ class NoiseConfig(Settings):
     """Noise on positions at which the first elements are noised, Angstrom."""
     element_to: float = Field(default=3.0, gt=0)
     """Noise on positions at which all elements are noised, Angstrom."""
+    bond: Literal["absorbing", "uniform", "marginal"] = "absorbing"
+    """Where a bond goes that is noised: to a mask, or to another order."""
+    bond_from: float = Field(default=0.03, gt=0)
+    """Noise on positions at which the first bonds are noised, Angstrom."""
+    bond_to: float = Field(default=0.6, gt=0)
+    """Noise on positions at which all bonds are noised, Angstrom."""
 
     @model_validator(mode="after")
     def _ordered(self) -> NoiseConfig:
-        if not self.sigma_min <= self.element_from < self.element_to <= self.sigma_max:
-            msg = "sigma_min <= element_from < element_to <= sigma_max must hold"
-            raise ValueError(msg)
+        for leaf in ("element", "bond"):
+            low, high = getattr(self, f"{leaf}_from"), getattr(self, f"{leaf}_to")
+            if not self.sigma_min <= low < high <= self.sigma_max:
+                msg = f"sigma_min <= {leaf}_from < {leaf}_to <= sigma_max must hold"
+                raise ValueError(msg)
         return self
 
 
 class NetworkConfig(Settings):
     """The equivariant network."""
 
+    kind: GraphKind = "pairs"
+    """Which: symmetric messages on pairs, the published EGNN, PaiNN (or one that tells mirror
+    images apart), tensor products of e3nn, a graph transformer."""
     layers: int = Field(default=6, ge=1, le=1_000)
     """Rounds of messages."""
     width: int = Field(default=64, ge=1, le=10_000)
@@ -101,12 +145,14 @@ class LossConfig(Settings):
     """Its standard deviation."""
     element_weight: float = Field(default=0.5, gt=0)
     """Weight of the elements' cross-entropy."""
+    bond_weight: float = Field(default=2.0, gt=0)
+    """Weight of the bonds' cross-entropy."""
     condition_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of molecules that are trained without their conditions; guidance needs some."""
     given: float = Field(default=0.0, ge=0, le=1)
     """Share of molecules of which a fragment is given; above 0, --given is exact."""
     independent: bool = False
-    """Whether positions and elements have times of their own in training."""
+    """Whether positions, elements and bonds have times of their own in training."""
 
 
 class SamplerConfig(Settings):
@@ -149,42 +195,59 @@ def schedule_of(config: MoleculesConfig) -> Geometric:
 
 def build(config: MoleculesConfig, codec: MoleculeCodec) -> NetworkDenoiser:
     """The untrained denoiser; its weights follow from the seed."""
-    schedule = schedule_of(config)
-    ends = torch.tensor([config.noise.element_from, config.noise.element_to])
-    start, end = schedule.time(-torch.log(ends)).tolist()
-    classes = len(codec.types)
-    frequencies = torch.tensor(codec.type_counts, dtype=torch.float64)
-    transition = {
-        "absorbing": absorbing(classes),
-        "uniform": uniform(classes),
-        "marginal": marginal(frequencies / frequencies.sum()),
-    }[config.noise.element]
-    process = Product(
-        {
-            "position": Gaussian(
-                schedule, Preconditioned(codec.position_std), event=(3,), space=ZeroCentre()
-            ),
-            "element": Categorical(Window(Flow(), start, end), transition),
-        }
-    )
+    noise, scale = config.noise, Preconditioned(codec.position_std)
+    element = _transition(noise.element, codec.type_counts)
+    leaves: dict[str, Process] = {
+        "position": Gaussian(schedule_of(config), scale, event=(3,), space=ZeroCentre()),
+        "element": _chain(config, element, noise.element_from, noise.element_to),
+    }
+    bond_symbols = 0
+    if codec.bond_counts:
+        bond = _transition(noise.bond, codec.bond_counts)
+        leaves["bond"] = _chain(config, bond, noise.bond_from, noise.bond_to)
+        bond_symbols = bond.symbols
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         backbone = MoleculeBackbone(
-            transition.symbols,
-            classes,
+            element.symbols,
+            len(codec.types),
             codec.position_std,
+            bond_symbols=bond_symbols,
+            bond_classes=len(codec.bond_counts),
             **config.network.model_dump(),
             numbers={c.name: c.entries for c in codec.conditions if not c.classes},
             kinds={c.name: len(c.classes) for c in codec.conditions if c.classes},
         )
-    return NetworkDenoiser(backbone, process, self_conditioning=config.network.self_conditioning)
+    process, self_conditioning = Product(leaves), config.network.self_conditioning
+    return NetworkDenoiser(backbone, process, self_conditioning=self_conditioning)
+
+
+def _transition(kind: str, counts: Sequence[int]) -> RankOne:
+    """Where a class goes that is noised; `counts` is how often each occurs."""
+    if kind == "marginal":
+        frequencies = torch.tensor(counts, dtype=torch.float64)
+        return marginal(frequencies / frequencies.sum())
+    return {"absorbing": absorbing, "uniform": uniform}[kind](len(counts))
+
+
+def _chain(config: MoleculesConfig, transition: RankOne, first: float, last: float) -> Categorical:
+    """A chain that is noised while the noise on positions is between two values, Angstrom."""
+    ends = -torch.log(torch.tensor([first, last]))
+    start, end = schedule_of(config).time(ends).tolist()
+    return Categorical(Window(Flow(), start, end), transition)
 
 
 def objective_of(config: MoleculesConfig, codec: MoleculeCodec) -> Objective:
     """Preconditioned regression on positions, cross-entropy on elements."""
     loss = config.loss
+    weights: dict[str, Weight] = {
+        "position": EDM(codec.position_std),
+        "element": Uniform(loss.element_weight),
+    }
+    if codec.bond_counts:
+        weights["bond"] = Uniform(loss.bond_weight)
     objective: Objective = Denoising(
-        {"position": EDM(codec.position_std), "element": Uniform(loss.element_weight)},
+        weights,
         NormalClock(schedule_of(config), loss.noise_mean, loss.noise_std),
         independent=loss.independent,
         self_conditioning=0.5 if config.network.self_conditioning else 0.0,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from structdiff.codecs import Condition, draw_sizes, encode_conditions
 from structdiff.domains.molecules.codec import MoleculeCodec
+from structdiff.domains.molecules.fragments import part_of
 from structdiff.domains.molecules.structures import Structures
 from structdiff.runs import whole
 
@@ -91,7 +92,7 @@ def request(
         raise ValueError(msg)
     if given is not None:
         _check_given(given)
-        codec.encode(given.select([0]).with_properties({}))
+        codec.encode(part_of(given, codec))
     least = 0 if given is None else int(given.count[0]) + 1
     random, counts = np.random.default_rng(seed), list[int]()
     for low in range(0, molecules, _BLOCK):

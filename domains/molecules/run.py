@@ -62,9 +62,9 @@ def train(
     config = config or MoleculesConfig()
     folder = RunFolder(out)
     data = load_together(lambda: load_data(config), config.training)
-    codec = MoleculeCodec.fit(data.train, config.data.conditions, data.units)
+    bonds = config.data.bonds != "none"
+    codec = MoleculeCodec.fit(data.train, config.data.conditions, data.units, bonds=bonds)
     denoiser = model_of(lambda: build(config, codec), "the settings")
-    records = codec.encode(data.train)
     check = codec.encode(data.validation) if len(data.validation) else None
     run = Run(folder, config, codec, denoiser)
     words = [data.report] if data.skipped or data.notes else []
@@ -77,7 +77,7 @@ def train(
         denoiser,
         objective_of(config, codec),
         samples=len(data.train),
-        collate=lambda index: records.select(torch.from_numpy(index)),
+        collate=lambda index: codec.encode(data.train.select(index)),
         identity=data.train.identity(),
         codec=codec.state(),
         costs=(data.train.count * (data.train.count - 1) / 2).tolist(),

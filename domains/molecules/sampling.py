@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from structdiff.artifacts import Part
@@ -22,7 +21,6 @@ from structdiff.domains.molecules.recipe import MoleculesConfig, grid_of
 from structdiff.domains.molecules.request import Request
 from structdiff.domains.molecules.structures import Structures
 from structdiff.guidance import ClassifierFree, RePaint, Replacement
-from structdiff.layout import Layout
 from structdiff.random import Tempered
 from structdiff.runs import noise_of
 from structdiff.samplers import Ancestral, Carry, Walk
@@ -73,7 +71,7 @@ def draw(
         watch: Called with the steps done and the noisy molecules.
     """
     device = next(denoiser.parameters()).device
-    blank, counts = _blank(denoiser, asked, part, device), asked.counts[part.low : part.high]
+    blank = _blank(denoiser, codec, asked, part, device)
     known = None if asked.given is None else with_core(blank, codec, asked.given)
     if asked.condition and asked.guidance != 1:
         denoiser = ClassifierFree(denoiser, asked.guidance)
@@ -84,7 +82,7 @@ def draw(
             done(step / walk.steps)
         if watch is not None:
             x = carry.x
-            watch(step, codec.structures(x["position"], x["element"], np.asarray(counts)))
+            watch(step, codec.structures(x, blank.layouts))
 
     random = noise_of(asked.seed, part, config.sampler.randomness)
     temperature = config.sampler.temperature
@@ -110,14 +108,16 @@ def _walk(
     return Ancestral(Replacement(denoiser, known), grid, eta=settings.eta), blank
 
 
-def _blank(denoiser: Denoiser, asked: Request, part: Part, device: torch.device) -> Batch:
+def _blank(
+    denoiser: Denoiser, codec: MoleculeCodec, asked: Request, part: Part, device: torch.device
+) -> Batch:
     """Molecules that are to be drawn: their sizes, numbers and conditions."""
     rows = slice(part.low, part.high)
-    layout = Layout.ragged(asked.counts[rows], device)
-    leaves = denoiser.process.empty(layout.rows, device)
+    layouts = codec.layouts(asked.counts[rows], device)
+    leaves = denoiser.process.empty({name: one.rows for name, one in layouts.items()}, device)
     return Batch(
         leaves,
-        {name: layout for name in leaves},
+        layouts,
         {name: value[rows].to(device) for name, value in asked.condition.items()},
         {name: value[rows].to(device) for name, value in asked.present.items()},
         ids=torch.arange(part.low, part.high, device=device),

@@ -2,7 +2,8 @@
 
 The atoms of all molecules stand one after the other, padding-free: `position[a]` (Angstrom),
 `number[a]` (atomic number) and `charge[a]` (formal charge) for atom a, `count[m]` atoms for
-molecule m. What else is known of molecule m (an energy, a class) is `properties[name][m]`.
+molecule m. What else is known of molecule m (an energy, a class) is `properties[name][m]`. Bonds,
+where they are known and not to be inferred from distances, are `bond`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _TABLE = (
 )
 SYMBOLS = _TABLE.split()  # by atomic number; X is the unknown element
 NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number}
+AROMATIC = 4  # the order of an aromatic bond, as in mol files
 LIMIT = 9_999.0  # Angstrom: the widest coordinate of an SDF
 
 
@@ -37,6 +39,52 @@ def frozen(array: NDArray[Any]) -> NDArray[Any]:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+@dataclass(frozen=True, eq=False)
+class Bonds:
+    """Bonds of packed molecules, molecule by molecule.
+
+    Arguments:
+        pair: The two atoms i < j as indices into the packed atoms, `(2, bonds)`.
+        order: The bond orders 1, 2 or 3, or `AROMATIC`, `(bonds,)`.
+        molecule: The molecule of each bond, ascending, `(bonds,)`.
+    """
+
+    pair: Integers
+    order: Integers
+    molecule: Integers
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def split(self, structures: Structures) -> Iterator[Bonds]:
+        """Yields the bonds of one molecule after the other, its atoms counted from 0."""
+        cuts = np.searchsorted(self.molecule, np.arange(len(structures) + 1)).tolist()
+        for m, first in enumerate(structures.offsets[:-1].tolist()):
+            part = slice(cuts[m], cuts[m + 1])
+            order = self.order[part]
+            yield Bonds(self.pair[:, part] - first, order, np.zeros_like(order))
+
+    @classmethod
+    def joined(
+        cls, parts: Sequence[Bonds], atoms: Sequence[int], molecules: Sequence[int]
+    ) -> Bonds:
+        """Bonds of several sets of molecules, one set after the other.
+
+        Arguments:
+            parts: The bonds of each set, its atoms and molecules counted from 0.
+            atoms: Number of atoms of each set.
+            molecules: Number of molecules of each set.
+        """
+        sizes = [len(part) for part in parts]
+        atom = np.repeat(np.cumsum([0, *atoms])[:-1], sizes)
+        molecule = np.repeat(np.cumsum([0, *molecules])[:-1], sizes)
+        return cls(
+            np.concatenate([part.pair for part in parts], 1) + atom,
+            np.concatenate([part.order for part in parts]),
+            np.concatenate([part.molecule for part in parts]) + molecule,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +99,7 @@ class Structures:
         charge: The formal charges, `(atoms,)`; all zero by default.
         properties: What is known of each molecule, by name: numbers `(molecules,)` or
             `(molecules, d)` with NaN where unknown, or words `(molecules,)` with "" where unknown.
+        bond: The bonds, if they are known; None where they follow from distances.
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -68,6 +117,7 @@ class Structures:
     name: tuple[str, ...] = ()
     charge: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
     properties: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    bond: Bonds | None = None
 
     def __post_init__(self) -> None:
         position = np.asarray(self.position)
@@ -100,6 +150,8 @@ class Structures:
                     f"property {name!r} has shape {value.shape}, but there are {len(count)} "
                     "molecules; give one row for each"
                 )
+        if self.bond is not None:
+            _check_bonds(self.bond, np.repeat(np.arange(len(count)), count))
         object.__setattr__(self, "charge", frozen(charge.astype(np.int8)))
         object.__setattr__(self, "properties", {n: frozen(v) for n, v in properties.items()})
         object.__setattr__(self, "position", frozen(position))
@@ -121,8 +173,9 @@ class Structures:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Structures]) -> Structures:
-        """Joins packed molecules; names and properties are kept if every part has them."""
+        """Joins packed molecules; names, properties and bonds are kept if every part has them."""
         named = all(part.name for part in parts)
+        known = [part.bond for part in parts if part.bond is not None]
         common = [n for n in parts[0].properties if all(n in part.properties for part in parts)]
         return cls(
             np.concatenate([part.position for part in parts]),
@@ -131,6 +184,9 @@ class Structures:
             tuple(name for part in parts for name in part.name) if named else (),
             np.concatenate([part.charge for part in parts]),
             {n: np.concatenate([part.properties[n] for part in parts]) for n in common},
+            None
+            if len(known) < len(parts)
+            else Bonds.joined(known, [len(p.number) for p in parts], [len(p) for p in parts]),
         )
 
     def __len__(self) -> int:
@@ -176,6 +232,8 @@ class Structures:
         digest = blake2b(digest_size=16)
         for array in (self.position, self.number, self.count, self.charge):
             digest.update(np.ascontiguousarray(array).tobytes())
+        if self.bond is not None:
+            digest.update(np.stack([*self.bond.pair, self.bond.order]).tobytes())
         for name, value in sorted(self.properties.items()):
             digest.update(name.encode() + np.ascontiguousarray(value).tobytes())
         return {"molecules": len(self), "digest": digest.hexdigest()}
@@ -193,14 +251,35 @@ class Structures:
         name = tuple(self.name[i] for i in chosen) if self.name else ()
         properties = {n: value[chosen] for n, value in self.properties.items()}
         return Structures(
-            self.position[atoms], self.number[atoms], count, name, self.charge[atoms], properties
+            self.position[atoms],
+            self.number[atoms],
+            count,
+            name,
+            self.charge[atoms],
+            properties,
+            self._bonds_of(chosen, count),
         )
+
+    def _bonds_of(self, chosen: Integers, count: Integers) -> Bonds | None:
+        """The bonds of these molecules, which have so many atoms."""
+        if self.bond is None:
+            return None
+        cuts = np.searchsorted(self.bond.molecule, np.arange(len(self) + 1))
+        number = cuts[chosen + 1] - cuts[chosen]
+        rows, molecule = spread(cuts[chosen], number), np.repeat(np.arange(len(chosen)), number)
+        shift = np.cumsum(count) - count - self.offsets[chosen]
+        return Bonds(self.bond.pair[:, rows] + shift[molecule], self.bond.order[rows], molecule)
 
     def without_hydrogens(self) -> Structures:
         """Returns the heavy atoms; molecules of hydrogen only are dropped."""
         heavy = self.number != 1
         count = np.bincount(self.owner[heavy], minlength=len(self))
-        left = count > 0
+        left, bond = count > 0, self.bond
+        if bond is not None:
+            kept = heavy[bond.pair].all(0)
+            pair = (np.cumsum(heavy) - 1)[bond.pair[:, kept]]
+            molecule = (np.cumsum(left) - 1)[bond.molecule[kept]]
+            bond = Bonds(pair, bond.order[kept], molecule)
         name = tuple(n for n, c in zip(self.name, count, strict=False) if c)
         properties = {n: value[left] for n, value in self.properties.items()}
         return Structures(
@@ -210,7 +289,26 @@ class Structures:
             name,
             self.charge[heavy],
             properties,
+            bond,
         )
+
+
+def _check_bonds(bond: Bonds, owner: Integers) -> None:
+    """Refuse bonds that do not fit the molecules that their atoms belong to."""
+    size = len(bond.order)
+    if bond.pair.shape != (2, size) or bond.molecule.shape != (size,):
+        msg = f"bond has {size} orders, but pair {bond.pair.shape}, molecule {bond.molecule.shape}"
+        raise ValueError(msg)
+    if not size:
+        return
+    inside = bond.pair.min() >= 0 and bond.pair.max() < len(owner)
+    if not inside or (bond.pair[0] >= bond.pair[1]).any():
+        msg = f"bond.pair must hold atoms i < j of {len(owner)}, it has others"
+        raise ValueError(f"{msg}: number the packed atoms from 0")
+    if (owner[bond.pair] != bond.molecule).any() or (np.diff(bond.molecule) < 0).any():
+        raise ValueError("bond must join atoms of one molecule, molecule by molecule")
+    if not (bond.order.min() >= 1 and bond.order.max() <= AROMATIC):
+        raise ValueError(f"bond.order must be 1, 2, 3 or {AROMATIC} (aromatic), it has others")
 
 
 def spread(start: Integers, count: Integers) -> Integers:

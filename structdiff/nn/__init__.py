@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 from structdiff.later import later
 from structdiff.nn.conditioning import ConditionFeatures
-from structdiff.nn.egnn import EGNN
 from structdiff.nn.embedding import ClockEmbedding, per_row
+from structdiff.nn.graph import GraphNetwork, GraphOutput
+from structdiff.nn.pair_network import PairNetwork
 from structdiff.nn.pairs import Pairs
 from structdiff.nn.tokens import TokenNetwork
 from structdiff.nn.transformer import Transformer
@@ -39,16 +40,18 @@ __all__ = [
     "ConvolutionalEncoder",
     "DilatedStack",
     "Double",
-    "EGNN",
     "EncodedConditions",
     "EnergyGradient",
     "Experts",
     "FieldNetwork",
     "FrameTransformer",
     "GraphEncoder",
+    "GraphNetwork",
+    "GraphOutput",
     "Halve",
     "InterfaceNetwork",
     "MakeField",
+    "PairNetwork",
     "Pairs",
     "PatchTransformer",
     "SequenceEncoder",

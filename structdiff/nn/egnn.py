@@ -1,10 +1,24 @@
-r"""An E(3)-equivariant graph network on packed pairs.
+r"""The E(n)-equivariant graph network in the published form of molecules, made fast.
 
-Each edge (i, j) carries features r, from a Gaussian basis of its log length. In each layer
-u = silu(r + A h_i + A h_j) is its message (the first edge linear split into a term per row, N
-products instead of E), rows are updated by the sums of u and of u (B h_i + B h_j), and r by W u.
-Positions move along x_i - x_j by scalars of u, antisymmetrically, so the sum of all moves is zero;
-translations drop out, and rotations and reflections go through.
+With d_ij = |x_i - x_j|^2 now, d0_ij the same at the start, and [...] columns side by side, a block
+is one or more rounds of messages on directed edges, from row j to row i, and then a move:
+
+    m_ij = silu(W2 silu(W1 [h_i; h_j; d_ij; d0_ij] + b1) + b2)
+    h_i <- h_i + V2 silu(V1 [h_i; sum_j m_ij sigmoid(w . m_ij + b) / z] + c1) + c2
+    s_ij = r tanh(w3 . silu(U2 silu(U1 [h_i; h_j; d_ij; d0_ij] + u1) + u2))
+    x_i <- x_i + sum_j s_ij (x_i - x_j) / (|x_i - x_j| + c) / z
+
+The first linear layers are split into a term per row and one per edge, N products instead of E;
+the rest of an edge network is one function with its gradient (`structdiff.nn.egnn_messages`).
+
+`EGNN(n, n, layers=L, width=F, hidden=F)` is the network of the public EDM code with its settings
+for QM9, of `nf` = F and `n_layers` = L. Its weights go here, of the same shapes:
+
+    embedding, embedding_out                    enter, leave
+    e_block_K.gcl_J.edge_mlp.{0,2}              blocks.K.rounds.J.edge.{first,second}
+    e_block_K.gcl_J.att_mlp.0                   blocks.K.rounds.J.gate
+    e_block_K.gcl_J.node_mlp.{0,2}              blocks.K.rounds.J.{row,update}
+    e_block_K.gcl_equiv.coord_mlp.{0,2}, .4     blocks.K.edge.{first,second}, blocks.K.move
 
 References:
     E(n) Equivariant Graph Neural Networks (Satorras et al., 2021). https://arxiv.org/abs/2102.09844
@@ -14,15 +28,26 @@ References:
 
 from __future__ import annotations
 
-import math
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from structdiff.layout import Layout
-from structdiff.nn.messages import antisymmetric_sum, edge_messages, gaps, gaussian_basis
+from structdiff.nn.casting import linear
+from structdiff.nn.egnn_messages import (
+    Directed,
+    EdgeNetwork,
+    edge_scalars,
+    gated_sum,
+    moves,
+    spread,
+)
+from structdiff.nn.graph import GraphOutput, check_graph
+from structdiff.nn.pair_head import PairHead
+from structdiff.nn.pair_messages import gaps
 from structdiff.nn.pairs import Pairs
 
 __all__ = ["EGNN"]
@@ -30,148 +55,201 @@ __all__ = ["EGNN"]
 _BUCKET = (64, 512)
 
 
-class _Layer(nn.Module):
-    """Messages on the edges, an update of the rows, and maybe a move."""
+class _EdgeLayers(nn.Module):
+    """Two linear layers on [h_i; h_j; columns], the first of them split."""
 
-    def __init__(self, width: int, hidden: int, basis: int, *, moves: bool) -> None:
+    def __init__(self, hidden: int, width: int, columns: int) -> None:
         super().__init__()
-        self.width, self.hidden = width, hidden
-        self.rows = nn.Linear(hidden, 2 * width + hidden)
-        self.gathered = nn.Linear(2 * width, hidden, bias=False)
+        self.hidden, self.columns = hidden, columns
+        self.first = nn.Linear(2 * hidden + columns, width)
+        self.second = nn.Linear(width, width)
+
+    def forward(self, h: Tensor) -> EdgeNetwork:
+        """The edge network for these rows, in their dtype."""
+        own, other, see = self.first.weight.to(h.dtype).split(
+            [self.hidden, self.hidden, self.columns], 1
+        )
+        ends = torch.cat([F.linear(h, own, self.first.bias.to(h.dtype)), F.linear(h, other)])
+        seen = see.t() if h.dtype == self.first.weight.dtype else torch.cat([see.t(), see.t()])
+        second = self.second.weight.to(h.dtype), self.second.bias.to(h.dtype)
+        return EdgeNetwork(ends, seen.contiguous(), *second)
+
+
+def _fine(columns: Tensor, dtype: torch.dtype) -> Tensor:
+    """Columns in another dtype, and beside them what that left out, so that lengths stay exact."""
+    if dtype == columns.dtype:
+        return columns
+    low = columns.to(dtype)
+    return torch.cat([low, (columns - low).detach().to(dtype)], 1)
+
+
+class _Round(nn.Module):
+    """Messages to the rows."""
+
+    def __init__(self, hidden: int, width: int, columns: int) -> None:
+        super().__init__()
+        self.edge = _EdgeLayers(hidden, width, columns)
+        self.gate = nn.Linear(width, 1)
+        self.row = nn.Linear(hidden + width, hidden)
         self.update = nn.Linear(hidden, hidden)
-        self.edge = nn.Linear(width, width, bias=False)
-        self.move = nn.Linear(width, 1, bias=False) if moves else None
-        self.see = nn.Linear(basis, width, bias=False) if moves else None
-        for linear, scale in ((self.gathered, 0.5), (self.update, 0.3), (self.edge, 0.7)):
-            _initialise(linear, scale)
-        if self.move is not None and self.see is not None:
-            _initialise(self.move, 0.1)
-            _initialise(self.see, 0.5)
+
+    def forward(
+        self, h: Tensor, seen: Tensor, edges: Directed, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """New features of the rows, and the messages."""
+        rows = h.to(seen.dtype)
+        gate = self.gate.weight[0].to(rows.dtype), self.gate.bias.to(rows.dtype)
+        total, m = gated_sum(self.edge(rows), seen, *gate, edges)
+        inside = linear(self.row, torch.cat([rows, total * scale], 1))
+        return h + linear(self.update, F.silu(inside)).to(h.dtype), m
 
 
-def _initialise(linear: nn.Linear, scale: float) -> nn.Linear:
-    """Normal weights of variance scale^2 / inputs, zero bias."""
-    nn.init.normal_(linear.weight, std=scale / math.sqrt(linear.in_features))
-    if linear.bias is not None:
-        nn.init.zeros_(linear.bias)
-    return linear
+class _Block(nn.Module):
+    """Rounds of messages and a move."""
+
+    def __init__(
+        self,
+        hidden: int,
+        width: int,
+        columns: int,
+        rounds: int,
+        reach: float | None,
+        softness: float,
+        scale: float,
+    ) -> None:
+        super().__init__()
+        self.reach, self.softness, self.scale = reach, softness, scale
+        self.rounds = nn.ModuleList(_Round(hidden, width, columns) for _ in range(rounds))
+        self.edge = _EdgeLayers(hidden, width, columns)
+        self.move = nn.Linear(width, 1, bias=False)
+        nn.init.xavier_uniform_(self.move.weight, gain=0.001)
+
+    def forward(
+        self, h: Tensor, x: Tensor, known: Tensor, edges: Directed, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """New features and positions, and the last messages; `known` is all but d_ij."""
+        gap = gaps(x, edges.pairs)
+        square = gap.square().sum(1, keepdim=True)
+        seen = _fine(spread(torch.cat([square, known], 1), edges), dtype)
+        for each in self.rounds:
+            h, m = cast(_Round, each)(h, seen, edges, self.scale)
+        last = self.move.weight[0].to(dtype)
+        scalar = edge_scalars(self.edge(h.to(dtype)), seen, last, edges).to(x.dtype)
+        if self.reach is not None:
+            scalar = torch.tanh(scalar) * self.reach
+        direction = gap / ((square + 1e-8).sqrt() + self.softness)
+        return h, x + moves(direction, scalar, edges) * self.scale, m
 
 
 class EGNN(nn.Module):
     """Invariant features and a vector per row, from features and positions.
 
-    Heavy parts run in bfloat16 under autocast; positions and lengths never do.
+    The vector is how far a row moved. Its mean over a sample is not zero, as that of published
+    code is not before it is taken off. Heavy parts run in bfloat16 under autocast; positions and
+    lengths never do.
 
     Arguments:
         inputs: Number of input features of a row.
         outputs: Number of output features of a row.
-        layers: Number of rounds of messages, at least 1.
+        pair_inputs: Number of input features of a pair.
+        pair_outputs: Number of output features of a pair.
+        layers: Number of blocks, at least 1.
         width: Features of an edge.
         hidden: Features of a row.
-        basis: Number of radial functions, at least 2.
-        lengths: Shortest and longest length that the basis covers, in the units of the positions.
-        every: Positions move after each such number of layers.
+        rounds: Rounds of messages in a block, before its move, at least 1.
+        reach: Largest move along an edge in a block, by a tanh; None for no tanh.
+        softness: Length added to that of an edge before the direction is divided by it.
+        divisor: What sums over edges are divided by.
+        checkpointed: Keep only rows between blocks for the backward pass, and compute the edges of
+            a block again in it: memory of one block for a third more time.
+
+    Raises:
+        ValueError: If there is no block or no round, or the divisor is not positive.
 
     Example:
         >>> network = EGNN(4, 2, layers=2, width=8, hidden=8)
         >>> layout = Layout.ragged([3, 2])
-        >>> features, vector = network(torch.randn(5, 4), torch.randn(5, 3), layout)
-        >>> features.shape, vector.shape
+        >>> out = network(torch.randn(5, 4), torch.randn(5, 3), layout)
+        >>> out.features.shape, out.vector.shape
         (torch.Size([5, 2]), torch.Size([5, 3]))
     """
-
-    centres: Tensor
 
     def __init__(
         self,
         inputs: int,
         outputs: int,
         *,
+        pair_inputs: int = 0,
+        pair_outputs: int = 0,
         layers: int = 6,
         width: int = 64,
-        hidden: int = 128,
-        basis: int = 48,
-        lengths: tuple[float, float] = (0.4, 12.0),
-        every: int = 1,
+        hidden: int = 64,
+        rounds: int = 1,
+        reach: float | None = 15.0,
+        softness: float = 1.0,
+        divisor: float = 1.0,
+        checkpointed: bool = False,
     ) -> None:
         super().__init__()
-        centres = torch.linspace(math.log(lengths[0]), math.log(lengths[1]), basis)
-        self.register_buffer("centres", centres, persistent=False)
-        self.spacing = float(centres[1] - centres[0])
-        self.enter = _initialise(nn.Linear(inputs, hidden), 1.0)
-        self.see = _initialise(nn.Linear(basis, width), 1.0)
-        self.layers = nn.ModuleList(
-            _Layer(width, hidden, basis, moves=(k + 1) % every == 0 and k + 1 < layers)
-            for k in range(layers)
+        if layers < 1 or rounds < 1:
+            msg = f"layers and rounds must be at least 1, got {layers} and {rounds}"
+            raise ValueError(msg)
+        if not divisor > 0:
+            msg = f"divisor must be positive, got {divisor}: give about the edges of a row, or 1"
+            raise ValueError(msg)
+        self.inputs, self.pair_inputs, self.checkpointed = inputs, pair_inputs, checkpointed
+        self.enter = nn.Linear(inputs, hidden)
+        sizes = hidden, width, 2 + pair_inputs, rounds
+        self.blocks = nn.ModuleList(
+            _Block(*sizes, reach, softness, 1 / divisor) for _ in range(layers)
         )
-        self.vector = nn.Sequential(
-            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1, bias=False)
-        )
-        _initialise(self.vector[2], 0.1)  # type: ignore[arg-type]
-        self.leave = _initialise(nn.Linear(hidden, outputs), 1.0)
+        self.told = PairHead(hidden, width, pair_outputs) if pair_outputs else None
+        self.leave = nn.Linear(hidden, outputs)
 
-    def forward(self, features: Tensor, position: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        """Output features and vectors.
+    def forward(
+        self,
+        features: Tensor,
+        position: Tensor,
+        layout: Layout,
+        *,
+        pairs: Pairs | None = None,
+        pair_features: Tensor | None = None,
+    ) -> GraphOutput:
+        """See `structdiff.nn.graph.GraphNetwork`.
 
-        Arguments:
-            features: Invariant features, `(rows, inputs)`.
-            position: Positions, `(rows, 3)`.
-            layout: Which sample each row belongs to.
-
-        Returns:
-            Features `(rows, outputs)` and vectors `(rows, 3)`, which turn with the positions.
+        Raises:
+            ValueError: If an input has another shape.
         """
         device = position.device.type
         low = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if low else position.dtype
+        bucket = _BUCKET if low and device == "cpu" else None
+        real = pairs or Pairs.complete(layout)
+        sizes = {"inputs": self.inputs, "pair_inputs": self.pair_inputs}
+        check_graph(features, position, layout, real, pair_features, **sizes)
+        padded = Pairs.complete(layout, bucket=bucket) if pairs is None else real
+        known = position.new_empty(len(real.first), 0) if pair_features is None else pair_features
         with torch.autocast(device, enabled=False):
-            pairs = Pairs.complete(layout, bucket=_BUCKET if low and device == "cpu" else None)
-            spare = pairs.rows - layout.rows
-            padded = F.pad(features, (0, 0, 0, spare)), F.pad(position, (0, 0, 0, spare))
-            out, vector = self._run(*padded, pairs, dtype)
-        return out[: layout.rows], vector[: layout.rows]
-
-    def _see(self, x: Tensor, pairs: Pairs, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Direction (shorter than one) and radial basis of each edge."""
-        gap = gaps(x, pairs)
-        length = gap.square().sum(1, keepdim=True).add(1e-8).sqrt()
-        seen = gaussian_basis(torch.log(length + 0.1), self.centres.to(x), self.spacing, dtype)
-        return gap / (length + 1), seen
+            spare = padded.rows - layout.rows
+            rows = F.pad(features, (0, 0, 0, spare)), F.pad(position, (0, 0, 0, spare))
+            known = F.pad(known, (0, 0, 0, len(padded.first) - len(known))).to(position.dtype)
+            out = self._run(*rows, padded, known, dtype)
+        told = None if out.pairs is None else out.pairs[: len(real.first)]
+        return GraphOutput(out.features[: layout.rows], out.vector[: layout.rows], told)
 
     def _run(
-        self, features: Tensor, start: Tensor, pairs: Pairs, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
-        h = _linear(self.enter, features.to(dtype)).to(start.dtype)
-        x = start
-        direction, seen = self._see(x, pairs, dtype)
-        r = _linear(self.see, seen)
-        layers = cast("list[_Layer]", list(self.layers))
-        for layer in layers:
-            normed = F.layer_norm(h, h.shape[1:]).to(dtype)
-            sizes = [layer.width, layer.width, layer.hidden]
-            a, b, own = torch.split(_linear(layer.rows, normed), sizes, 1)
-            total, gated, r, u = edge_messages(
-                r,
-                a.contiguous(),
-                b.contiguous(),
-                None if layer is layers[-1] else layer.edge.weight.to(dtype),
-                pairs,
-            )
-            gathered = _linear(layer.gathered, torch.cat([total, gated], 1) * 0.25)
-            h = h + _linear(layer.update, F.silu(own + gathered)).to(h.dtype)
-            if layer.move is not None and layer.see is not None:
-                x = x + 0.3 * antisymmetric_sum(
-                    direction * _linear(layer.move, u).to(x.dtype), pairs
-                )
-                direction, seen = self._see(x, pairs, dtype)
-                r = torch.addmm(r, seen, layer.see.weight.to(dtype).t())
-        inner, _, outer = cast("tuple[nn.Linear, nn.SiLU, nn.Linear]", tuple(self.vector))
-        scalar = _linear(outer, F.silu(_linear(inner, u))).to(x.dtype)
-        vector = antisymmetric_sum(direction * scalar, pairs) + (x - start)
-        return _linear(self.leave, F.layer_norm(h, h.shape[1:]).to(dtype)).to(x.dtype), vector
-
-
-def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """The layer in the dtype of x."""
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return F.linear(x, layer.weight.to(x.dtype), bias)
+        self, features: Tensor, start: Tensor, pairs: Pairs, known: Tensor, dtype: torch.dtype
+    ) -> GraphOutput:
+        h, x = linear(self.enter, features.to(dtype)).to(start.dtype), start
+        before = gaps(start, pairs).square().sum(1, keepdim=True)
+        known = torch.cat([before, known], 1)
+        columns = 1 + known.shape[1]
+        edges = Directed.of(pairs, columns if dtype == start.dtype else 2 * columns)
+        for block in self.blocks:
+            if self.checkpointed:
+                h, x, m = checkpoint(block, h, x, known, edges, dtype, use_reentrant=False)
+            else:
+                h, x, m = block(h, x, known, edges, dtype)
+        h = h.to(dtype)
+        told = None if self.told is None else self.told(h, pairs.joined(m), pairs).to(x.dtype)
+        return GraphOutput(linear(self.leave, h).to(x.dtype), x - start, told)

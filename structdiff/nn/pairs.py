@@ -1,21 +1,24 @@
-r"""All pairs of rows of each sample, packed: the complete graph of every molecule of a batch.
+r"""Edges between the rows of each sample, packed: the graph of every molecule of a batch.
 
-A pair i < j is one edge; messages are symmetric in its ends and vectors antisymmetric, so half of
-the directed edges are enough. Sums over the edges of a node run over a sorted list, as bags, which
-is faster than atomics and gives the same bits each time.
+A pair (i, j) is one undirected edge, `first` and `second`; it stands for two directed ones, which
+are sorted by their target, so that a sum over the edges of a node runs over a sorted list, as
+bags. That is faster than atomics and gives the same bits each time. Networks whose messages are
+symmetric in the ends work on pairs, others on the directed edges; what is known of a pair is
+spread to its two edges by `both` and averaged over them by `joined`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from structdiff.layout import Layout
+from structdiff.layout import Layout, upper_triangles
 
 __all__ = ["Pairs"]
 
@@ -25,13 +28,21 @@ class Pairs:
     """Edges between the rows of each sample.
 
     Arguments:
-        first: Lower row of each edge, `(edges,)`.
-        second: Higher row of each edge, `(edges,)`.
-        ends: Both rows of each edge, interleaved, `(2 edges,)`.
-        edge_starts: Start of each edge in `ends`, `(edges,)`.
-        edges_of: Edges of each row, one row after the other, `(2 edges,)`.
+        first: One row of each pair, `(pairs,)`.
+        second: The other row of each pair, `(pairs,)`.
+        ends: Both rows of each pair, interleaved, `(2 pairs,)`.
+        edge_starts: Start of each pair in `ends`, `(pairs,)`.
+        edges_of: The pairs of each row, one row after the other, `(2 pairs,)`: the pair of each
+            directed edge.
         row_starts: Start of each row in `edges_of`, `(rows,)`.
-        signs: For `edges_of`, 1 where the row is the edge's first and -1 where it is the second.
+        signs: For `edges_of`, 1 where the row is the pair's first and -1 where it is the second.
+        target: For `edges_of`, the row itself, ascending, `(2 pairs,)`.
+
+    Example:
+        >>> pairs = Pairs.complete(Layout.ragged([3, 2]))
+        >>> pairs.edge_index
+        tensor([[1, 2, 0, 2, 0, 1, 4, 3],
+                [0, 0, 1, 1, 2, 2, 3, 4]])
     """
 
     first: Tensor
@@ -41,31 +52,95 @@ class Pairs:
     edges_of: Tensor
     row_starts: Tensor
     signs: Tensor
+    target: Tensor
 
     @property
     def rows(self) -> int:
         """Number of rows, spare ones included."""
         return self.row_starts.shape[0]
 
+    @cached_property
+    def source(self) -> Tensor:
+        """The other end of each directed edge, `(2 pairs,)`."""
+        both = self.first[self.edges_of] + self.second[self.edges_of]
+        return both - self.target
+
+    @property
+    def edge_index(self) -> Tensor:
+        """Directed edges as torch-geometric has them: source and target, `(2, 2 pairs)`."""
+        return torch.stack([self.source, self.target])
+
+    def both(self, x: Tensor) -> Tensor:
+        """What is known of pairs, for each directed edge: `(pairs, *)` to `(2 pairs, *)`."""
+        return x.index_select(0, self.edges_of)
+
+    def joined(self, x: Tensor) -> Tensor:
+        """Mean over the two directed edges of each pair, `(2 pairs, *)` to `(pairs, *)`."""
+        total = x.new_zeros(len(self.first), *x.shape[1:]).index_add(0, self.edges_of, x)
+        return total / 2
+
     @classmethod
     def complete(cls, layout: Layout, *, bucket: tuple[int, int] | None = None) -> Pairs:
-        """All pairs inside each sample.
+        """All pairs inside each sample, in the order of `Layout.pairs`.
 
         Arguments:
             layout: Row counts; no device is read.
-            bucket: Round rows and edges up to multiples of these with spare rows and edges among
+            bucket: Round rows and pairs up to multiples of these with spare rows and pairs among
                 them. Low-precision matrix products on CPUs build a kernel per shape, so few
                 shapes are faster; spare rows touch no other.
         """
-        counts = np.asarray(layout.counts, np.int64)
-        first, second = _complete(counts)
-        rows = int(counts.sum())
-        if bucket is not None:
-            spare = rows
-            rows = -(-(rows + 1) // bucket[0]) * bucket[0]
-            extra = np.full(-len(first) % bucket[1], spare)
-            first, second = np.concatenate([first, extra]), np.concatenate([second, extra])
-        return cls.of(first, second, rows, layout.sample.device)
+        return _complete(layout.counts, bucket, layout.sample.device)
+
+    @classmethod
+    def within(cls, position: Tensor, layout: Layout, radius: float) -> Pairs:
+        """Pairs that are closer than a radius: a radius graph. The device is read.
+
+        Arguments:
+            position: Positions, `(rows, 3)`.
+            layout: Which sample each row belongs to.
+            radius: Largest distance, in the units of the positions.
+
+        Raises:
+            ValueError: If the radius is not positive.
+        """
+        if not radius > 0:
+            msg = f"radius must be positive, got {radius}: give the largest distance of a pair"
+            raise ValueError(msg)
+        from scipy.spatial import cKDTree
+
+        place = np.empty((layout.rows, 4))
+        place[:, :3] = position.detach().cpu().double().numpy()
+        # Another coordinate keeps the samples out of each other's reach: one tree finds all.
+        place[:, 3] = 2 * radius * layout.sample.cpu().numpy()
+        found = cKDTree(place).query_pairs(radius, output_type="ndarray").astype(np.int64)
+        found = found.reshape(-1, 2)
+        found = found[np.lexsort((found[:, 1], found[:, 0]))]
+        return cls.of(found[:, 0], found[:, 1], layout.rows, position.device)
+
+    @classmethod
+    def from_edge_index(cls, edge_index: Tensor, rows: int) -> Pairs:
+        """The undirected graph of torch-geometric's edges; each pair once, i < j, by i then j.
+
+        Arguments:
+            edge_index: Rows that are joined, `(2, edges)`, in one direction or in both.
+            rows: Number of rows.
+
+        Raises:
+            ValueError: If a row is joined to itself or out of range, or the shape is another.
+        """
+        ends = edge_index.cpu().numpy()
+        if ends.ndim != 2 or len(ends) != 2 or ends.dtype.kind != "i":
+            msg = f"edge_index must be int64 (2, edges), got {edge_index.dtype} {ends.shape}"
+            raise ValueError(msg)
+        if ends.size and not (ends.min() >= 0 and ends.max() < rows):
+            msg = f"edge_index must be within 0 to {rows - 1}, got {ends.min()} to {ends.max()}"
+            raise ValueError(msg)
+        low, high = ends.min(0, initial=rows), ends.max(0, initial=-1)
+        if (low == high).any():
+            msg = f"edge_index joins row {low[low == high][0]} to itself: leave out self-loops"
+            raise ValueError(msg)
+        place = np.unique(low * rows + high)
+        return cls.of(place // rows, place % rows, rows, edge_index.device)
 
     @classmethod
     def of(
@@ -83,21 +158,21 @@ class Pairs:
             order // 2,
             np.cumsum(degree) - degree,
             (1 - 2 * (order % 2)).astype(np.float32),
+            ends[order],
         )
         return cls(*(torch.from_numpy(part).to(device) for part in parts))
 
 
-@lru_cache(maxsize=512)
-def _triangle(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    first, second = np.triu_indices(count, 1)
-    return first, second
-
-
-def _complete(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of each sample, from one cached triangle per size."""
-    if not len(counts):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    triangles = [_triangle(int(count)) for count in counts]
-    offset = np.repeat(np.cumsum(counts) - counts, counts * (counts - 1) // 2)
-    first = np.concatenate([i for i, _ in triangles]) + offset
-    return first, np.concatenate([j for _, j in triangles]) + offset
+@lru_cache(maxsize=8)
+def _complete(
+    counts: Sequence[int], bucket: tuple[int, int] | None, device: torch.device
+) -> Pairs:
+    """All pairs; a walk asks for the same ones at every step."""
+    first, second = upper_triangles(counts)
+    rows = sum(counts)
+    if bucket is not None:
+        spare = rows
+        rows = -(-(rows + 1) // bucket[0]) * bucket[0]
+        extra = np.full(-len(first) % bucket[1], spare)
+        first, second = np.concatenate([first, extra]), np.concatenate([second, extra])
+    return Pairs.of(first, second, rows, device)

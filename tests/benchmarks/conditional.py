@@ -33,7 +33,7 @@ from structdiff.domains.molecules.readers.sources import qm9_split
 from structdiff.domains.molecules.recipe import MoleculesConfig
 from structdiff.domains.molecules.run import Run, train
 from structdiff.domains.molecules.structures import Structures
-from structdiff.nn import EGNN
+from structdiff.nn import PairNetwork
 from structdiff.objectives import Objective, Terms
 from structdiff.random import Randomness
 from structdiff.training import Source, Trainer, TrainingConfig
@@ -45,13 +45,13 @@ class Regressor(nn.Module):
     def __init__(self, classes: int, name: str) -> None:
         super().__init__()
         self.classes, self.name = classes, name
-        self.network = EGNN(classes, 64, layers=4, width=64, hidden=96, basis=48)
+        self.network = PairNetwork(classes, 64, layers=4, width=64, hidden=96, basis=48)
         self.head = nn.Sequential(nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1))
 
     def forward(self, batch: Batch) -> Tensor:
         layout = batch.layouts["position"]
         kinds = F.one_hot(batch["element"], self.classes).float()
-        features, _ = self.network(kinds, batch["position"], layout)
+        features, *_ = self.network(kinds, batch["position"], layout)
         return layout.sum(self.head(features.float())).squeeze(1) / 18
 
 

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from structdiff.domains.molecules.data import embedded
 from structdiff.layout import Layout
-from structdiff.nn import EGNN
+from structdiff.nn import PairNetwork
 
 INPUTS, OUTPUTS = 16, 5
 
@@ -179,7 +179,7 @@ def alike(size: int, atoms: int) -> list[Molecules]:
 
 def ours(found: list[Molecules], layers: int, width: int, hidden: int, *, low: bool) -> list[Run]:
     """Our network on each batch."""
-    network = EGNN(INPUTS, OUTPUTS, layers=layers, width=width, hidden=hidden)
+    network = PairNetwork(INPUTS, OUTPUTS, layers=layers, width=width, hidden=hidden)
 
     def run(m: Molecules) -> tuple[Tensor, Tensor]:
         with torch.autocast("cpu", torch.bfloat16) if low else nullcontext():

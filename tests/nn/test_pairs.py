@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from structdiff.layout import Layout
-from structdiff.nn.messages import antisymmetric_sum, edge_messages, gaps, gaussian_basis
+from structdiff.nn.pair_messages import antisymmetric_sum, edge_messages, gaps, gaussian_basis
 from structdiff.nn.pairs import Pairs
 
 COUNTS = [[3, 1, 4], [1], [], [0, 2, 0], [5], [2, 2, 2]]

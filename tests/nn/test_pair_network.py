@@ -8,7 +8,7 @@ from structdiff.batch import Batch
 from structdiff.denoiser import NetworkDenoiser
 from structdiff.domains.molecules.network import MoleculeBackbone
 from structdiff.layout import Layout
-from structdiff.nn import EGNN
+from structdiff.nn import PairNetwork
 from structdiff.nn.pairs import Pairs
 from structdiff.parameterisations import Preconditioned
 from structdiff.processes import Categorical, Gaussian, Product, absorbing
@@ -69,7 +69,7 @@ def assert_equivariant(function, features, position, counts, *, shift_of_vector)
 def make(dtype=torch.float64, **settings):
     torch.manual_seed(0)
     chosen = {"layers": 3, "width": 8, "hidden": 12, "basis": 10} | settings
-    return EGNN(4, 3, **chosen).to(dtype)
+    return PairNetwork(4, 3, **chosen).to(dtype)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_egnn_is_equivariant(dtype, every, layout):
     network = make(dtype, every=every)
     features, position = random(16, 4, dtype=dtype), random(16, 3, seed=1, dtype=dtype) * 2
     assert_equivariant(
-        lambda f, x: network(f, x, layout), features, position, COUNTS, shift_of_vector=0
+        lambda f, x: network(f, x, layout)[:2], features, position, COUNTS, shift_of_vector=0
     )
 
 
@@ -120,18 +120,18 @@ def molecules_denoiser(dtype):
 
 
 def test_moves_sum_to_zero_in_each_sample(layout):
-    _, vector = make()(random(16, 4), random(16, 3, seed=1), layout)
+    _, vector, _ = make()(random(16, 4), random(16, 3, seed=1), layout)
     assert layout.sum(vector).abs().max() < 1e-12
 
 
 def test_a_sample_alone_is_what_it_is_in_a_batch(layout):
     network = make()
     features, position = random(16, 4), random(16, 3, seed=1)
-    together = network(features, position, layout)
+    together = network(features, position, layout)[:2]
     start = 0
     for count in COUNTS:
         rows = slice(start, start + count)
-        alone = network(features[rows], position[rows], Layout.ragged([count]))
+        alone = network(features[rows], position[rows], Layout.ragged([count]))[:2]
         for one, all_ in zip(alone, together, strict=True):
             torch.testing.assert_close(one, all_[rows], rtol=1e-12, atol=1e-12)
         start += count
@@ -141,10 +141,10 @@ def test_features_and_far_atoms_matter(layout):
     """What equivariance alone would not notice: a network that ignores its input."""
     network = make()
     features, position = random(16, 4), random(16, 3, seed=1)
-    scalars, vectors = network(features, position, layout)
+    scalars, vectors, _ = network(features, position, layout)
     changed = features.clone()
     changed[0] += 1
-    other = network(changed, position, layout)
+    other = network(changed, position, layout)[:2]
     moved = [(a - b).abs().amax(1) > 1e-4 for a, b in zip((scalars, vectors), other, strict=True)]
     assert moved[0].tolist() == [True] * 5 + [False] * 11
     assert moved[1].tolist() == [True] * 5 + [False] * 11
@@ -153,10 +153,10 @@ def test_features_and_far_atoms_matter(layout):
 def test_spare_rows_change_nothing(layout, monkeypatch):
     network = make()
     features, position = random(16, 4), random(16, 3, seed=1)
-    plain = network(features, position, layout)
+    plain = network(features, position, layout)[:2]
     complete = Pairs.complete
     monkeypatch.setattr(Pairs, "complete", lambda x, bucket=None: complete(x, bucket=(32, 64)))
-    for a, b in zip(plain, network(features, position, layout), strict=True):
+    for a, b in zip(plain, network(features, position, layout)[:2], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
@@ -164,9 +164,9 @@ def test_bfloat16_is_close_to_float32(layout):
     network = make(torch.float32)
     features = random(16, 4, dtype=torch.float32)
     position = random(16, 3, seed=1, dtype=torch.float32)
-    plain = network(features, position, layout)
+    plain = network(features, position, layout)[:2]
     with torch.autocast("cpu", torch.bfloat16):
-        low = network(features, position, layout)
+        low = network(features, position, layout)[:2]
     for a, b in zip(plain, low, strict=True):
         assert b.dtype == torch.float32
         assert 0 < (a - b).norm() < 0.03 * a.norm()
@@ -178,7 +178,7 @@ def test_samples_without_pairs_do_not_move(counts, low):
     network, layout = make(torch.float32), Layout.ragged(counts)
     position = torch.zeros(layout.rows, 3, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16, enabled=low):
-        features, vector = network(torch.ones(layout.rows, 4), position, layout)
+        features, vector, _ = network(torch.ones(layout.rows, 4), position, layout)
     assert features.shape == (layout.rows, 3)
     assert vector.tolist() == [[0.0] * 3] * layout.rows
     (features.sum() + vector.sum()).backward()
@@ -187,7 +187,7 @@ def test_samples_without_pairs_do_not_move(counts, low):
 
 def test_coincident_atoms_have_finite_values_and_gradients():
     position = torch.zeros(3, 3, requires_grad=True)
-    features, vector = make(torch.float32)(torch.ones(3, 4), position, Layout.ragged([3]))
+    features, vector, _ = make(torch.float32)(torch.ones(3, 4), position, Layout.ragged([3]))
     (features.sum() + vector.square().sum()).backward()
     assert vector.abs().max() == 0
     assert position.grad.isfinite().all()
@@ -200,7 +200,7 @@ def test_the_split_first_linear_is_the_unsplit_one():
     pairs = Pairs.complete(Layout.ragged([4]))
     h, r = random(4, 12), random(6, 8, seed=1)
     a, b, _ = layer.rows(h).split([8, 8, 12], 1)
-    from structdiff.nn.messages import edge_messages
+    from structdiff.nn.pair_messages import edge_messages
 
     *_, u = edge_messages(r, a.contiguous(), b.contiguous(), layer.edge.weight, pairs)
     weight, bias = layer.rows.weight[:8], layer.rows.bias[:8]
@@ -212,7 +212,7 @@ def test_the_split_first_linear_is_the_unsplit_one():
 
 def test_gradients_reach_every_weight(layout):
     network = make(torch.float32)
-    features, vector = network(
+    features, vector, _ = network(
         random(16, 4, dtype=torch.float32), random(16, 3, seed=1, dtype=torch.float32), layout
     )
     (features.square().sum() + vector.square().sum()).backward()

@@ -1,0 +1,49 @@
+"""Molecules of RDKit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from rdkit import Chem
+
+from structdiff.domains.molecules.structures import AROMATIC, Bonds, Floats
+
+__all__ = ["to_mol"]
+
+_ORDERS = {
+    1: Chem.BondType.SINGLE,
+    2: Chem.BondType.DOUBLE,
+    3: Chem.BondType.TRIPLE,
+    AROMATIC: Chem.BondType.AROMATIC,
+}
+
+
+def to_mol(
+    number: NDArray[np.uint8], position: Floats, bonds: Bonds, charge: Sequence[int] = ()
+) -> Chem.Mol:
+    """Builds an RDKit molecule with a 3-D conformer; it is not sanitised.
+
+    Arguments:
+        number: Atomic numbers, `(n,)`.
+        position: Coordinates in Angstrom, `(n, 3)`.
+        bonds: Its bonds, with atoms counted from 0 (see `Bonds.split`).
+        charge: Formal charges, `(n,)`; none by default.
+    """
+    mol = Chem.RWMol()
+    for z in number.tolist():
+        mol.AddAtom(Chem.Atom(z))
+    for atom, q in enumerate(charge):
+        mol.GetAtomWithIdx(atom).SetFormalCharge(int(q))
+    for i, j, order in zip(*bonds.pair.tolist(), bonds.order.tolist(), strict=True):
+        mol.AddBond(i, j, _ORDERS[order])
+        if order == AROMATIC:
+            mol.GetBondBetweenAtoms(i, j).SetIsAromatic(True)
+            for atom in (i, j):
+                mol.GetAtomWithIdx(atom).SetIsAromatic(True)
+    conformer = Chem.Conformer(len(number))
+    conformer.SetPositions(np.asarray(position, dtype=np.float64))
+    conformer.Set3D(True)
+    mol.AddConformer(conformer, assignId=True)
+    return mol.GetMol()
