@@ -23,10 +23,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from structdiff.nn.convolutional import convolution
+from structdiff.objectives.adversarial import held_still
 
 __all__ = ["Opponent", "opponent_of"]
 
@@ -84,8 +84,7 @@ class Opponent(nn.Module):
             x: Samples, `(samples, *event)`.
             decoded: What the codec makes of them, with its gradient.
         """
-        still = {name: value.detach() for name, value in self.named_parameters()}
-        fooled: Tensor = functional_call(self, still, (decoded,))
+        fooled = held_still(self, decoded)
         real, made = F.relu(1 - self(x)), F.relu(1 + self(decoded.detach()))
         return {
             "adversarial": -self.weight * fooled.flatten(1).mean(1),

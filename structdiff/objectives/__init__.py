@@ -33,6 +33,7 @@ from structdiff.objectives.weights import (
 )
 
 if TYPE_CHECKING:
+    from structdiff.objectives.adversarial import AdversarialSteps, ConditionalGenerator, Duel
     from structdiff.objectives.by_clock import LossByClock
     from structdiff.objectives.corrupted import GSURE, Ambient
     from structdiff.objectives.embedded import EndToEnd, ScoreInterpolation
@@ -45,11 +46,14 @@ if TYPE_CHECKING:
     from structdiff.objectives.warped import Observer, WarpedTimes, Warping
 
 __all__ = [
+    "AdversarialSteps",
     "Alpha",
     "Ambient",
     "ConditionDropout",
+    "ConditionalGenerator",
     "ContinuousBound",
     "Denoising",
+    "Duel",
     "EDM",
     "EndToEnd",
     "GSURE",
@@ -94,7 +98,10 @@ __all__ = [
 __getattr__ = later(
     __name__,
     {
+        "AdversarialSteps": "adversarial",
         "Ambient": "corrupted",
+        "ConditionalGenerator": "adversarial",
+        "Duel": "adversarial",
         "EndToEnd": "embedded",
         "GSURE": "corrupted",
         "HistoryTimes": "importance",
