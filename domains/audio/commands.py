@@ -38,7 +38,8 @@ def train(
         return
     if not finished:
         write_card(run)
-    print(f"the run is in {out}; draw from it with: structdiff sample {out} -n 8 -o out.wav")
+    options = "-n 1 -o out.wav --given own.wav" if config.shown else "-n 8 -o out.wav"
+    print(f"the run is in {out}; draw from it with: structdiff sample {out} {options}")
 
 
 def demo(out: Path = Path("runs/audio-demo"), steps: int = 1500) -> None:

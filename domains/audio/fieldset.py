@@ -25,6 +25,7 @@ class ClipFields:
     Arguments:
         clips: The clips.
         form: What a field is.
+        waves: Name of a condition that is made of waves, not of fields; empty for none.
 
     Example:
         >>> from structdiff.domains.audio.forms import Waves
@@ -34,8 +35,8 @@ class ClipFields:
         tensor([[[1., 1., 1., 0.]]])
     """
 
-    def __init__(self, clips: Clips, form: Form) -> None:
-        self.clips, self.form = clips, form
+    def __init__(self, clips: Clips, form: Form, waves: str = "") -> None:
+        self.clips, self.form, self.waves = clips, form, waves
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -50,10 +51,13 @@ class ClipFields:
         return self._all[torch.from_numpy(np.asarray(index, np.int64))]
 
     def conditions(self, index: ArrayLike, /) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-        """Their classes, where there are any; they are known of all."""
-        if self.clips.label is None:
-            return {}, {}
-        return {"label": torch.from_numpy(self.clips.label[np.asarray(index, np.int64)])}, {}
+        """Their classes, where there are any, known of all; and what another one is made of."""
+        chosen, found = np.asarray(index, np.int64), dict[str, Tensor]()
+        if self.clips.label is not None:
+            found["label"] = torch.from_numpy(self.clips.label[chosen])
+        if self.waves:
+            found[self.waves] = torch.from_numpy(self.clips.wave[chosen]).unsqueeze(1)
+        return found, {}
 
     def identity(self) -> dict[str, Any]:
         """What tells the clips from others."""

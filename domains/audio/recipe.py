@@ -2,25 +2,27 @@
 
 A model is of log-mel spectrograms (or latents of them), from which waves are made by the
 reconstruction of phases or by a vocoder; of waves (or latents of them); or it is such a vocoder,
-of waves whose spectrogram is known. All else is shared with other fields, see
+of waves whose spectrogram is known. With the task `enhance` a model of waves or spectrograms takes
+noise off a sound that it is shown. All else is shared with other fields, see
 `structdiff.runs.fields`.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from structdiff.codecs.mel import Mel
 from structdiff.domains.audio.codec import AudioCodec
 from structdiff.domains.audio.data import DataConfig
+from structdiff.domains.audio.enhancing import NOISY, Noised
 from structdiff.domains.audio.forms import Form, MelOfWave, Spectra, Waves, mel_windows
 from structdiff.runs import Settings
 from structdiff.runs.fields import FieldConfig, Fields, NetworkConfig, SamplerConfig
 from structdiff.training import TrainingConfig
 
-__all__ = ["AudioConfig", "SoundConfig", "fields_of", "form_of", "spectra_of"]
+__all__ = ["AudioConfig", "SoundConfig", "TaskConfig", "fields_of", "form_of", "spectra_of"]
 
 
 class SoundConfig(Settings):
@@ -56,11 +58,21 @@ class SoundConfig(Settings):
         return self
 
 
+class TaskConfig(Settings):
+    """What the model is trained to do with a sound that it is shown."""
+
+    kind: Literal["none", "enhance"] = "none"
+    """Nothing; to take noise off."""
+    snr: float = Field(default=5.0, ge=-60, le=60)
+    """Of enhance: ratio of signal to noise of what is shown in training, in dB."""
+
+
 class AudioConfig(FieldConfig):
     """Everything about a run."""
 
     data: DataConfig = DataConfig()
     sound: SoundConfig = SoundConfig()
+    task: TaskConfig = TaskConfig()
     network: NetworkConfig = NetworkConfig(
         width=16, multipliers=(1, 2, 2), blocks=1, attention=(2,), features=64
     )
@@ -68,6 +80,23 @@ class AudioConfig(FieldConfig):
     training: TrainingConfig = TrainingConfig(
         steps=2_000, batch_size=16, learning_rate=1e-3, warm_up=100, validate_every=500, ema=0.995
     )
+
+    @model_validator(mode="after")
+    def _has_one_task(self) -> Self:
+        if self.task.kind != "none" and self.sound.model == "vocoder":
+            msg = (
+                f"task.kind {self.task.kind} is of sound.model mel or wave: a vocoder is shown "
+                "spectrograms; leave one of them out"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def shown(self) -> Literal["", "vocoder", "enhance"]:
+        """What the model does with a sound that it is shown; empty if it is shown none."""
+        if self.sound.model == "vocoder":
+            return "vocoder"
+        return "enhance" if self.task.kind == "enhance" else ""
 
 
 def spectra_of(config: SoundConfig, codec: AudioCodec, multiple: int = 1) -> Spectra:
@@ -109,10 +138,14 @@ def form_of(config: AudioConfig, codec: AudioCodec) -> Form:
 def fields_of(config: AudioConfig, codec: AudioCodec) -> Fields:
     """The fields of a run with what they are conditioned on.
 
-    A vocoder knows the spectrogram alone, so it serves sounds of any class.
+    A vocoder knows the spectrogram alone, and what takes noise off the noisy sound, so they serve
+    sounds of any class.
     """
     form = form_of(config, codec)
     if config.sound.model == "vocoder":
         mel = MelOfWave(spectra_of(config.sound, codec))
         return Fields(form.leaf, form.event, conditions={"mel": mel})
+    if config.task.kind == "enhance":
+        noised = Noised(form, codec.length, config.task.snr)
+        return Fields(form.leaf, form.event, conditions={NOISY: noised}, near=NOISY)
     return Fields(form.leaf, form.event, codec.classes)

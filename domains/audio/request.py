@@ -1,15 +1,15 @@
 """What to draw: clips of which classes, and what of each is known beforehand.
 
 What is known is a sound of which a *gap* is to be filled, a sound under *noise* of a known
-strength, a sound whose spectrogram a vocoder makes a wave of, or how long each clip is: beyond
-that it is silent.
+strength, a sound whose spectrogram a vocoder makes a wave of, a noisy sound for a model that was
+trained to take noise off, or how long each clip is: beyond that it is silent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -62,20 +62,20 @@ class Known(NamedTuple):
         seconds = _number("seconds", words["seconds"]) if "seconds" in words else None
         return cls(sound, gap, noise, seconds)
 
-    def check(self, *, vocoder: bool) -> None:
+    def check(self, shown: Literal["", "vocoder", "enhance"] = "") -> None:
         """Refuse what does not go together.
 
         Arguments:
-            vocoder: Whether the model is a vocoder.
+            shown: What the model does with a sound that it is shown; empty if it is shown none.
 
         Raises:
             ValueError: If there is such a thing.
         """
-        for wrong, message in self._faults(vocoder=vocoder):
+        for wrong, message in self._faults(shown):
             if wrong:
                 raise ValueError(message)
 
-    def _faults(self, *, vocoder: bool) -> list[tuple[bool, str]]:
+    def _faults(self, shown: str) -> list[tuple[bool, str]]:
         alone = self.sound is not None and self.gap is None and self.noise is None
         return [
             (
@@ -87,12 +87,17 @@ class Known(NamedTuple):
                 "a sound has a gap or noise, not both: leave one out",
             ),
             (
-                vocoder and not alone,
+                shown == "vocoder" and not alone,
                 "a vocoder makes a wave of the spectrogram of a sound: give one, without gap or "
                 "noise",
             ),
             (
-                alone and not vocoder,
+                shown == "enhance" and not alone,
+                "a model that takes noise off is shown the noisy sound: give one, without gap or "
+                "noise",
+            ),
+            (
+                alone and not shown,
                 "a sound was given and nothing asked of it: say gap=START:END, in seconds, or "
                 "noise=DEVIATION",
             ),

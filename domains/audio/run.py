@@ -14,6 +14,7 @@ from structdiff.artifacts import RunFolder
 from structdiff.domains.audio.clips import Data
 from structdiff.domains.audio.codec import AudioCodec
 from structdiff.domains.audio.data import read
+from structdiff.domains.audio.enhancing import NOISY
 from structdiff.domains.audio.fieldset import ClipFields
 from structdiff.domains.audio.forms import Form
 from structdiff.domains.audio.recipe import AudioConfig, fields_of, form_of, spectra_of
@@ -72,9 +73,10 @@ def train(
     codec = AudioCodec.of(data.train)
     form = form_of(config, codec)
     parts = [data.train, data.validation]
-    if config.sound.model == "vocoder":
+    if config.shown:
         parts = [part.unlabelled() for part in parts]
-    fields = [ClipFields(part, form) for part in parts]
+    waves = NOISY if config.shown == "enhance" else ""
+    fields = [ClipFields(part, form, waves) for part in parts]
     check = fields[1] if len(fields[1]) else None
     return Run.trained(config, out, codec, fields[0], check, words=[data.report], say=say)
 
@@ -130,18 +132,17 @@ class Run(FieldRun[AudioConfig, AudioCodec]):
             ValueError: If something does not fit the model.
         """
         known = Known() if known is None else known
-        vocoder = self.config.sound.model == "vocoder"
-        known.check(vocoder=vocoder)
+        shown = self.config.shown
+        known.check(shown)
         seen = measured(self.codec, known)
         if seen is not None and self.form.leaf != "wave":
             msg = "a sound under noise is a wave, and this is a model of spectrograms: train one "
             raise ValueError(f"{msg}with sound.model wave")
-        sounds = [known.sound] if vocoder and known.sound is not None else []
-        fields = {"mel": self._spectra(sounds)} if sounds else {}
+        sounds = [known.sound] if shown and known.sound is not None else []
         return self.request(
             clips,
-            label=None if vocoder else labels_of(self.codec, clips, label),
-            fields=fields,
+            label=None if shown else labels_of(self.codec, clips, label),
+            fields=self._shown(sounds) if sounds else {},
             given=held(self.codec, self.form, known),
             seen=seen,
             seed=seed,
@@ -194,7 +195,8 @@ class Run(FieldRun[AudioConfig, AudioCodec]):
         Arguments:
             clips: How many.
             label: The class of all, or of each; by default every class in turn; "" for any.
-            known: What is known of each: a sound with a gap, or under noise, or when it ends.
+            known: What is known of each: a sound with a gap, or under noise, or when it ends; for
+                a model that is shown a sound, that.
             seed: Start of the random numbers.
             progress: Whether to show a bar.
             settings: Fields of `SamplerConfig`: kind, steps, guidance, ...
@@ -223,14 +225,39 @@ class Run(FieldRun[AudioConfig, AudioCodec]):
             has = f"a model of {self.config.sound.model} and {len(sounds)} sounds"
             msg = f"sounds are made again of their spectrograms by a vocoder, got {has}"
             raise ValueError(msg)
-        asked = self.request(len(sounds), fields={"mel": self._spectra(sounds)}, seed=seed)
+        return self._made_of(sounds, seed, progress=progress)
+
+    def enhanced(
+        self, sounds: Sequence[Sound], *, seed: int = 0, progress: bool = True
+    ) -> list[Sound]:
+        """Sounds with their noise taken off, one of each, by a model that was trained for it.
+
+        Arguments:
+            sounds: Noisy sounds, about as loud as those in training.
+            seed: Start of the random numbers.
+            progress: Whether to show a bar.
+
+        Raises:
+            ValueError: If the model was not trained for it, or there is no sound.
+        """
+        if self.config.task.kind != "enhance" or not sounds:
+            has = f"task.kind {self.config.task.kind} and {len(sounds)} sounds"
+            msg = f"noise is taken off sounds by a model of task.kind enhance, got {has}"
+            raise ValueError(msg)
+        return self._made_of(sounds, seed, progress=progress)
+
+    def _made_of(self, sounds: Sequence[Sound], seed: int, *, progress: bool) -> list[Sound]:
+        """A sound of each that the model is shown."""
+        asked = self.request(len(sounds), fields=self._shown(sounds), seed=seed)
         return self.sounds(self.fields(asked, progress=progress), asked)
 
-    def _spectra(self, sounds: Sequence[Sound]) -> Tensor:
-        """What a vocoder knows of sounds, `(sounds, bands, frames)`."""
+    def _shown(self, sounds: Sequence[Sound]) -> dict[str, Tensor]:
+        """What the model is shown of sounds, by name."""
         plain = [Sound(sound.wave, sound.rate) for sound in sounds]
         waves = self.codec.encode(plain)["wave"]
-        return spectra_of(self.config.sound, self.codec).fields(waves).squeeze(1)
+        if self.config.shown == "enhance":
+            return {NOISY: self.form.fields(waves)}
+        return {"mel": spectra_of(self.config.sound, self.codec).fields(waves).squeeze(1)}
 
 
 def vocoder_of(path: Path | str, config: AudioConfig, codec: AudioCodec) -> Run:

@@ -14,7 +14,10 @@ from structdiff.runs.fields.record import Fields
 from structdiff.runs.fields.settings import FieldConfig
 from structdiff.training import TrainingConfig
 
-__all__ = ["DataConfig", "ImagesConfig", "TaskConfig", "fields_of"]
+__all__ = ["SEEN", "DataConfig", "ImagesConfig", "TaskConfig", "fields_of"]
+
+SEEN = "seen"
+"""Name of the condition of a task."""
 
 
 class DataConfig(Settings):
@@ -60,7 +63,9 @@ def fields_of(config: ImagesConfig, codec: ImageCodec) -> Fields:
         ValueError: If the task does not fit the images.
     """
     making = making_of(config.task.kind, codec.event, config.task.factor)
-    conditions = {} if making is None else {"seen": making}
+    conditions = {} if making is None else {SEEN: making}
+    # An image with a hole tells nothing of the hole.
+    near = SEEN if config.task.kind in ("super-resolution", "colourisation") else ""
     # One class tells nothing.
     classes = codec.classes if config.data.labelled and len(codec.classes) > 1 else ()
-    return Fields(LEAF, codec.event, classes, conditions)
+    return Fields(LEAF, codec.event, classes, conditions, near=near)

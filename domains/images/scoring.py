@@ -29,6 +29,8 @@ TOLERANCE = 1e-3
 def likely(run: Run) -> str:
     """Why a model has no density of images; empty if it has one."""
     codec, kind = run.model.codec, run.config.codec.kind
+    if run.model.always:
+        return "noise around what the model is shown is no density of images alone"
     if run.model.record.classes:
         return f"codes of codec.kind {kind} are no density of images"
     if codec is None:

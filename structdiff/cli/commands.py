@@ -33,6 +33,9 @@ class Drawing:
     first-hitting."""
     eta: float | None = None
     """Fresh noise of each step: 0 none, 1 that of the Bayes kernel."""
+    start: float | None = None
+    """Time at which the walk begins: below 1, at what the model is shown, noised to it; of images
+    and audio."""
     temperature: float | None = None
     """1 draws from the model, below samples are surer and less diverse: of positions a factor on
     the fresh noise, of tokens the temperature of the law of each."""

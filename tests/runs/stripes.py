@@ -132,7 +132,7 @@ def exact_run(folder, codec=None, **groups):
     fields = StripeRun.fields_of(config, Names())
     x, label = patterns()
     z = x if codec is None else codec.encode(x)
-    denoiser = Exact(process_of(config, Record(fields, codec)), z, label)
+    denoiser = Exact(process_of(config, fields, Record(fields, codec)), z, label)
     return StripeRun(folder, config, Names(), FieldModel(config, fields, codec, denoiser))
 
 

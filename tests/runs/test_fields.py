@@ -136,13 +136,13 @@ def test_codecs_of_the_settings_have_the_latents_that_they_say(kind, latent, cla
     assert torch.equal(record.whole(batch[record.leaf]), z)
     assert record.leaf == ("code" if classes else "stripe")
     assert batch.layouts[record.leaf].counts == (record.rows,) * 4
-    process_of(config, record).bind(batch)
+    process_of(config, fields, record).bind(batch)
 
 
 def test_a_shift_multiplies_the_noise_to_signal_ratio():
     fields = Fields("x", EVENT)
     plain, shifted = (
-        process_of(config_of(noise={"shift": shift}), Record(fields, None))["x"].schedule
+        process_of(config_of(noise={"shift": shift}), fields, Record(fields, None))["x"].schedule
         for shift in (1.0, 3.0)
     )
     t = torch.tensor(0.4)

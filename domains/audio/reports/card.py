@@ -27,7 +27,7 @@ def write_card(run: Run, measures: str = "") -> None:
         model={**_sound(run), **run.facts()},
         training={},
         use=_USE,
-        options="-n 8 -o out.wav",
+        options="-n 1 -o out.wav --given own.wav" if run.config.shown else "-n 8 -o out.wav",
         measures=measures,
     )
 
@@ -43,9 +43,11 @@ def _data(run: Run) -> dict[str, object]:
 
 
 def _sound(run: Run) -> dict[str, object]:
-    sound = run.config.sound
+    sound, task = run.config.sound, run.config.task
+    told = {"task": f"takes white noise off, trained at {task.snr:g} dB"}
+    shown = told if task.kind == "enhance" else {}
     if sound.model == "wave":
-        return {"of": "waves"}
+        return {"of": "waves", **shown}
     spectra = (
         f"{sound.bands} bands, windows of {1000 * sound.window:g} ms every {1000 * sound.hop:g} ms"
     )
@@ -56,4 +58,4 @@ def _sound(run: Run) -> dict[str, object]:
         if sound.vocoder is None
         else f"by the vocoder {sound.vocoder}"
     )
-    return {"of": f"log-mel spectrograms of {spectra}", "waves": how}
+    return {"of": f"log-mel spectrograms of {spectra}", "waves": how, **shown}

@@ -13,6 +13,7 @@ import torch
 from structdiff.artifacts import write_atomic
 from structdiff.domains.audio.clips import Clips, Data
 from structdiff.domains.audio.codec import AudioCodec
+from structdiff.domains.audio.enhancing import gains, under_noise
 from structdiff.domains.audio.generation import asked_of
 from structdiff.domains.audio.judging import held_of, judge_of, judged
 from structdiff.domains.audio.metrics import log_mel_distance, stft_distance
@@ -37,22 +38,27 @@ class Evaluation:
     """What was measured.
 
     Arguments:
-        drawn: The sounds; of a vocoder, held-out sounds made again.
+        drawn: The sounds; of a vocoder, held-out sounds made again; of a model that takes noise
+            off, held-out sounds that were under noise.
         judgement: Distances, accuracy, neighbours.
         again: How far held-out sounds are from themselves made again of their fields: name to
             mean; empty where fields are waves.
+        gains: How near held-out sounds under noise were and are: name to mean; empty where no
+            noise was taken off.
         files: What was written.
     """
 
     drawn: list[Sound]
     judgement: Judgement
     again: dict[str, float]
+    gains: dict[str, float] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
 
     def rows(self) -> list[list[str]]:
         """The table, the head first."""
         more = [[f"real sounds made again: {n}", f"{x:.3g}", "0"] for n, x in self.again.items()]
-        return [*self.judgement.rows(), *more]
+        told = [[f"held-out sounds: {n}", f"{x:.3g}", ""] for n, x in self.gains.items()]
+        return [*self.judgement.rows(), *told, *more]
 
     def table(self) -> str:
         """All of it with the protocol, Markdown."""
@@ -60,7 +66,8 @@ class Evaluation:
 
     def numbers(self) -> dict[str, Any]:
         """All of it, for JSON."""
-        return {**self.judgement.numbers(), "real sounds made again": self.again}
+        told = {"real sounds made again": self.again, "held-out sounds under noise": self.gains}
+        return {**self.judgement.numbers(), **told}
 
 
 def evaluate_run(
@@ -78,7 +85,8 @@ def evaluate_run(
     """Draw sounds, measure them beside real ones, and write a page, sounds and pictures.
 
     A model of classes draws every class in turn, unless the condition says which. A vocoder makes
-    held-out sounds again of their spectrograms.
+    held-out sounds again of their spectrograms; a model that takes noise off gets held-out sounds
+    under noise as in training, which follows from the seed.
 
     Arguments:
         run: The model.
@@ -104,13 +112,13 @@ def evaluate_run(
         msg = f"{data.name} has no sounds that are not trained on: give more recordings"
         raise ValueError(msg)
     say(f"drawing {clips} clips, {run.config.sampler.kind}")
-    drawn = _drawn(run, clips, held, condition or {}, seed, progress=progress)
+    drawn, told = _drawn(run, clips, held, condition or {}, seed, progress=progress)
     if data.train.classes:
         say("the judge: a classifier of the real sounds, trained once for each data set")
     judge = judge_of(data, config=judging) if data.train.classes else None
     say("measuring what was drawn beside real sounds")
     judgement = judged(drawn, data, judge, seed=seed)
-    evaluation = Evaluation(drawn, judgement, _again(run, held))
+    evaluation = Evaluation(drawn, judgement, _again(run, held), told)
     folder.mkdir(parents=True, exist_ok=True)
     _keep(folder, run, data, evaluation, seed)
     return evaluation
@@ -118,16 +126,20 @@ def evaluate_run(
 
 def _drawn(
     run: Run, clips: int, held: Clips, condition: Mapping[str, str], seed: int, *, progress: bool
-) -> list[Sound]:
-    """What is measured; of a vocoder held-out sounds made again, evenly spread."""
-    if run.config.sound.model != "vocoder":
+) -> tuple[list[Sound], dict[str, float]]:
+    """What is measured, and what was won; of what a model is shown, held-out sounds, spread."""
+    if not run.config.shown:
         asked = asked_of(run, clips, condition, None, seed)
-        return run.sounds(run.fields(asked, progress=progress), asked)
-    real = held.subset(np.linspace(0, len(held) - 1, clips).astype(int)).sounds()
-    made = run.vocoded(real, seed=seed, progress=progress)
-    return [
-        Sound(one.wave, one.rate, own.label, own.name) for one, own in zip(made, real, strict=True)
-    ]
+        return run.sounds(run.fields(asked, progress=progress), asked), {}
+    some, told = held.subset(np.linspace(0, len(held) - 1, clips).astype(int)), dict[str, float]()
+    if run.config.shown == "vocoder":
+        made = run.vocoded(some.sounds(), seed=seed, progress=progress)
+    else:
+        noisy = under_noise(some, run.config.task.snr, seed)
+        made = run.enhanced(noisy, seed=seed, progress=progress)
+        told = gains(noisy, made, some, phases=run.config.sound.model == "wave")
+    pairs = zip(made, some.sounds(), strict=True)
+    return [Sound(one.wave, one.rate, own.label, own.name) for one, own in pairs], told
 
 
 def _again(run: Run, held: Clips) -> dict[str, float]:

@@ -17,6 +17,7 @@ from structdiff.domains.images.images import Images
 from structdiff.domains.images.metrics import judge_images, judge_of
 from structdiff.domains.images.output import encode
 from structdiff.domains.images.reports.pictures import Film, by_class, pairs
+from structdiff.domains.images.reports.restoring import gains, to_restore
 from structdiff.domains.images.run import Run, load_data
 from structdiff.domains.images.scoring import likely, score
 from structdiff.likelihood.dequantised import IntegerBound
@@ -24,6 +25,7 @@ from structdiff.metrics.comparison import Extractor
 from structdiff.metrics.judge import JUDGING
 from structdiff.metrics.judgement import Judgement
 from structdiff.reports.page import Picture
+from structdiff.runs.fields import Request
 from structdiff.runs.fields.evaluation import settings_of, table, write_evaluation
 from structdiff.training import TrainingConfig
 
@@ -42,6 +44,8 @@ class Evaluation:
         judgement: Distances, accuracy, neighbours.
         bits: Bits of held-out images; None where there is no density, or not in the time.
         why: Why there are no bits.
+        gains: How near held-out images are that were restored: name to mean; empty where the
+            model has no task.
         files: What was written.
     """
 
@@ -49,6 +53,7 @@ class Evaluation:
     judgement: Judgement
     bits: IntegerBound | None
     why: str
+    gains: dict[str, float] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
 
     def rows(self) -> list[list[str]]:
@@ -58,7 +63,7 @@ class Evaluation:
             value, error = _mean(self.bits)
             name = f"bits per dimension of {len(self.bits.entries)} held-out images, at most"
             rows.append([name, f"{value:.3f} +- {error:.2g}", ""])
-        return rows
+        return [*rows, *([name, f"{value:.2f}", ""] for name, value in self.gains.items())]
 
     def table(self) -> str:
         """All of it with the protocol, Markdown."""
@@ -70,7 +75,8 @@ class Evaluation:
         if self.bits is not None:
             value, error = _mean(self.bits)
             bits = {"value": value, "error": error, "images": len(self.bits.entries)}
-        return {**self.judgement.numbers(), "bits per dimension": bits}
+        told = {"bits per dimension": bits, "restored": self.gains}
+        return {**self.judgement.numbers(), **told}
 
 
 def _mean(bits: IntegerBound) -> tuple[float, float]:
@@ -94,7 +100,8 @@ def evaluate_run(
 ) -> Evaluation:
     """Draw images, measure them beside real ones, and write a page, pictures and numbers.
 
-    A model of classes draws as many of each, unless the condition says which.
+    A model of classes draws as many of each, unless the condition says which. A model of a task
+    restores held-out images, which it is shown as in training, with their classes.
 
     Arguments:
         run: The model.
@@ -119,12 +126,10 @@ def evaluate_run(
     if len(data.test) + len(data.validation) < 3:
         msg = f"{data.name} has no images that are not trained on: give more images"
         raise ValueError(msg)
-    words = dict(condition or {})
-    if run.model.fields.classes:
-        names = words.get("label", ",".join(run.codec.classes)).split(",")
-        words["label"] = ",".join(names[i % len(names)] for i in range(images))
     say(f"drawing {images} images, {run.config.sampler.kind}")
-    asked = asked_of(run, images, words, None, seed)
+    some = _some(data, images)
+    shown = run.config.task.kind != "none"
+    asked = to_restore(run, some, seed) if shown else _asked(run, images, condition or {}, seed)
     drawn = run.images(run.fields(asked, progress=progress, watch=film.watch), asked)
     if data.classes:
         say("the judge: a classifier of the real images, trained once for each data set")
@@ -132,10 +137,26 @@ def evaluate_run(
     say("measuring what was drawn beside real images")
     judgement = judge_images(drawn, data, judge, extractor=extractor, seed=seed)
     bits, why = _bits(run, data, seed, say)
-    evaluation = Evaluation(drawn, judgement, bits, why)
+    told = gains(run, asked, drawn, some) if shown else {}
+    evaluation = Evaluation(drawn, judgement, bits, why, told)
     folder.mkdir(parents=True, exist_ok=True)
     _keep(folder, run, data, evaluation, film, seed)
     return evaluation
+
+
+def _asked(run: Run, images: int, condition: Mapping[str, str], seed: int) -> Request:
+    """Every class in turn, or those of the condition."""
+    words = dict(condition)
+    if run.model.fields.classes:
+        names = words.get("label", ",".join(run.codec.classes)).split(",")
+        words["label"] = ",".join(names[i % len(names)] for i in range(images))
+    return asked_of(run, images, words, None, seed)
+
+
+def _some(data: Data, count: int) -> Images:
+    """So many held-out images, spread evenly."""
+    held = data.test if len(data.test) else data.validation
+    return held.select(np.linspace(0, len(held) - 1, count).astype(np.int64))
 
 
 def _bits(

@@ -27,6 +27,9 @@ What a domain brings:
   (an image made small, a mel spectrogram): name to a `Making`, a module with
   `forward(clean, random) -> (samples, channels, *places)`. A condition that is given with the data
   and not made from the field is a text (`Fields.texts`) or the class (`Fields.classes`).
+  `Making.source` is the shape of what it is made of where that is not the field.
+- `Fields.near` names the condition that is near the clean field, as a noisy sound is; then
+  `noise.centre` and `sampler.start` have a meaning, see `centre`.
 - `run.request(n, label=, texts=, fields=, given=, seen=, seed=)` says what to draw; `run.draw(
   asked, part)` draws a part of it as fields, `run.fields(asked)` all of it with a bar.
 - `run.drawing(**changes)` is the run with other settings of the sampler.

@@ -33,14 +33,21 @@ __all__ = ["Made", "Making", "fold_of", "folded"]
 
 
 class Making(nn.Module, ABC):
-    """What makes a condition of a clean field."""
+    """What makes a condition of a clean field.
+
+    Attributes:
+        source: Shape of what it is made of where that is not the field, as the wave of a
+            spectrogram; the data set then has it under the name of the condition.
+    """
+
+    source: tuple[int, ...] | None = None
 
     @abstractmethod
     def forward(self, clean: Tensor, random: Randomness) -> Tensor:
         """The condition, `(samples, channels, *places)`, of as many places or fewer.
 
         Arguments:
-            clean: Fields, `(samples, *event)`.
+            clean: Fields, `(samples, *event)`, or `(samples, *source)`.
             random: Where draws come from; their first axis is samples.
         """
 
@@ -84,7 +91,7 @@ def folded(x: Tensor, latent: Sequence[int]) -> Tensor:
 class Made(Objective):
     """Another objective on batches whose conditions are made first.
 
-    Before, such a condition is the clean field.
+    Before, such a condition is the clean field, or what else it is made of.
 
     Arguments:
         objective: What looks at the batch.

@@ -15,6 +15,7 @@ from structdiff.denoiser import Denoiser
 from structdiff.guidance.inverse.observation import Observation
 from structdiff.operators import Measurement
 from structdiff.runs import noise_of
+from structdiff.runs.fields.centre import centre_of, needed
 from structdiff.runs.fields.conditions import folded
 from structdiff.runs.fields.record import Fields, Record
 from structdiff.runs.fields.request import Given, Request, Seen
@@ -74,6 +75,11 @@ class FieldModel:
         """Where the weights are."""
         return next((w.device for w in self.denoiser.parameters()), torch.device("cpu"))
 
+    @property
+    def always(self) -> frozenset[str]:
+        """Conditions that the model always sees."""
+        return frozenset({self.fields.near} if self.config.noise.centre else ())
+
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Fields as latents, in chunks."""
@@ -116,7 +122,16 @@ class FieldModel:
         config, record = self.config.sampler, self.record
         batch, known = self._known(self._blank(asked, part), asked, part)
         seen = None if asked.seen is None else self._seen(asked, asked.seen, part)
-        walk = walk_of(config, record, self.denoiser, batch, known=known, seen=seen)
+        walk = walk_of(
+            config,
+            record,
+            self.denoiser,
+            batch,
+            known=known,
+            seen=seen,
+            begin=self._begin(asked, part),
+            always=self.always,
+        )
         random = noise_of(asked.seed, part, config.randomness)
         steps = walk.bind(batch, random).steps
 
@@ -141,6 +156,14 @@ class FieldModel:
             made = name in self.fields.conditions
             condition[name] = folded(here, record.latent[1:]) if made else here
         return record.batch(z, condition, ids=torch.arange(part.low, part.high, device=device))
+
+    def _begin(self, asked: Request, part: Part) -> Tensor | None:
+        """The latents that the walk begins at, or None where it begins in noise alone."""
+        if self.config.sampler.start == 1:
+            return None
+        centre = centre_of(f"sampler.start = {self.config.sampler.start:g}", self.fields)
+        shown = asked.part(asked.condition[centre.name], part.low, part.high).to(self.device)
+        return self.record.flat(self.encode(centre(shown)))
 
     def _known(self, batch: Batch, asked: Request, part: Part) -> tuple[Batch, Batch | None]:
         """The batch with what is given, or what is given apart from it.
@@ -173,12 +196,20 @@ class FieldModel:
         """The measurement of the leaf.
 
         Raises:
-            ValueError: If the leaf is codes, or a latent and the method is not dps.
+            ValueError: If the leaf is codes, or a latent and the method is not dps, or the walk
+                or the noise lies around a field that is shown.
         """
         record, inverse = self.record, self.config.sampler.inverse
         kind = self.config.codec.kind
         if record.classes:
             msg = f"a measurement has no meaning for the codes of codec.kind {kind}: take kl"
+            raise ValueError(msg)
+        around = list(needed(self.config, self.fields))
+        if around:
+            msg = (
+                f"a measurement is followed by noise around 0 alone, got {' and '.join(around)}: "
+                "show it to the model as its task does, or leave the measurement out"
+            )
             raise ValueError(msg)
         operator = seen.operator.to(self.device)
         if self.codec is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -15,12 +17,24 @@ from structdiff.runs.fields.process import transition_of
 from structdiff.runs.fields.record import LABEL, Fields, Record
 from structdiff.runs.fields.settings import FieldConfig, NetworkConfig
 
+if TYPE_CHECKING:
+    from structdiff.nn.unet import UNet
+
 __all__ = ["backbone_of", "inside_of"]
 
 
-def inside_of(config: NetworkConfig, axes: int) -> MakeField:
-    """The network inside a backbone of fields."""
+def inside_of(config: NetworkConfig, places: Sequence[int]) -> MakeField:
+    """The network inside a backbone of fields.
+
+    Arguments:
+        config: Settings of the network.
+        places: Places of the fields along each axis.
+
+    Raises:
+        ValueError: If the kind is adm, and it was not made for fields of these places.
+    """
     # Networks are loaded when they are asked for: a run needs one of them.
+    axes = len(places)
     if config.kind == "transformer":
         from structdiff.nn.patches import PatchTransformer
 
@@ -43,6 +57,8 @@ def inside_of(config: NetworkConfig, axes: int) -> MakeField:
             layers=config.layers,
             cycle=config.cycle,
         )
+    if config.kind != "unet":
+        return partial(_published(config, max(places)), dimensions=axes, dropout=config.dropout)
     from structdiff.nn.unet import UNet
 
     return partial(
@@ -57,11 +73,30 @@ def inside_of(config: NetworkConfig, axes: int) -> MakeField:
     )
 
 
+def _published(config: NetworkConfig, side: int) -> partial[UNet]:
+    """The U-Net of a paper."""
+    from structdiff.nn.unet_presets import adm, ddpm_plus_plus, ncsn_plus_plus
+
+    if config.kind == "ddpm++":
+        return ddpm_plus_plus(config.width, config.blocks)
+    if config.kind == "ncsn++":
+        return ncsn_plus_plus(config.width, config.blocks)
+    try:
+        return adm(side, config.width, config.blocks)
+    except ValueError as error:
+        msg = (
+            f"network.kind adm does not fit fields of {side} places a side: take unet, ddpm++ or "
+            f"ncsn++ ({error})"
+        )
+        raise ValueError(msg) from None
+
+
 def backbone_of(config: FieldConfig, fields: Fields, record: Record) -> nn.Module:
     """The network of the leaf.
 
     Raises:
-        ValueError: If the heads of a transformer do not fit its width and the fields.
+        ValueError: If the heads of a transformer do not fit its width and the fields, or adm is
+            asked for other sizes than it was made for.
     """
     network = config.network
     if record.classes or network.kind == "transformer":
@@ -83,7 +118,7 @@ def backbone_of(config: FieldConfig, fields: Fields, record: Record) -> nn.Modul
     clean = torch.zeros(1, *fields.event)
     made = {name: making(clean, Generator(0)) for name, making in fields.conditions.items()}
     return FieldNetwork(
-        inside_of(network, len(record.latent) - 1),
+        inside_of(network, record.latent[1:]),
         record.latent[0],
         leaf=record.leaf,
         features=network.features,

@@ -14,9 +14,12 @@ from structdiff.parameterisations import (
     Velocity,
 )
 from structdiff.processes import Categorical, Gaussian, Product, absorbing, uniform
+from structdiff.processes.affine import Affine
+from structdiff.processes.covariance import FromCondition
 from structdiff.processes.transitions import Transition
 from structdiff.processes.transitions.replace import mask_and_replace
-from structdiff.runs.fields.record import Record
+from structdiff.runs.fields.centre import centre_of
+from structdiff.runs.fields.record import Fields, Record
 from structdiff.runs.fields.settings import FieldConfig, NoiseConfig
 from structdiff.schedules import Cosine, Flow, Karras, Linear, Schedule, Sigmoid
 from structdiff.schedules.derived import Shifted
@@ -59,10 +62,18 @@ def transition_of(config: NoiseConfig, classes: int) -> Transition:
     return make[config.process]()
 
 
-def process_of(config: FieldConfig, record: Record) -> Product:
-    """Gaussian noise on real leaves, a chain on codes."""
+def process_of(config: FieldConfig, fields: Fields, record: Record) -> Product:
+    """Gaussian noise on real leaves, around 0 or a field that is shown; a chain on codes.
+
+    Raises:
+        ValueError: If the noise is to lie around a field and none is shown.
+    """
     if record.classes:
         transition = transition_of(config.noise, record.classes)
         return Product({record.leaf: Categorical(Flow(), transition)})
     schedule, said = schedule_of(config.noise), parameterisation_of(config.noise)
-    return Product({record.leaf: Gaussian(schedule, said, event=record.event)})
+    plain = Gaussian(schedule, said, event=record.event)
+    if not config.noise.centre:
+        return Product({record.leaf: plain})
+    centre = centre_of("noise.centre = true", fields)
+    return Product({record.leaf: Affine(plain, mean=FromCondition(centre.name, centre))})

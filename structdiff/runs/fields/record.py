@@ -48,7 +48,8 @@ class FieldSet(Protocol):
         """What is known of them: values by name, `(samples, ...)`, and where, `(samples,)` bool.
 
         The names are those of `Fields`: `label` is int64; texts are int64 `(samples, length)`
-        with 0 where there is no symbol. A name without a mask is known of all.
+        with 0 where there is no symbol. A name without a mask is known of all. Of a condition
+        that is made of something else than the clean field it is that, see `Making.source`.
         """
         ...
 
@@ -67,9 +68,11 @@ class Fields:
         classes: Names of the classes; empty for none.
         conditions: Name to what makes a condition of the clean field.
         texts: Name to the number of symbols of each condition that is a text.
+        near: Name of the condition that is near the clean field, of its own shape, with one
+            channel or with fewer places; empty where there is none.
 
     Raises:
-        ValueError: If a number is not positive, or there is one class.
+        ValueError: If a number is not positive, there is one class, or `near` is no condition.
     """
 
     leaf: str
@@ -77,6 +80,7 @@ class Fields:
     classes: tuple[str, ...] = ()
     conditions: Mapping[str, Making] = field(default_factory=dict)
     texts: Mapping[str, int] = field(default_factory=dict)
+    near: str = ""
 
     def __post_init__(self) -> None:
         if len(self.event) < 2 or min(self.event) < 1:
@@ -84,6 +88,11 @@ class Fields:
             raise ValueError(msg)
         if len(self.classes) == 1:
             msg = f"there is one class, {self.classes[0]!r}: train without classes"
+            raise ValueError(msg)
+        if self.near and self.near not in self.conditions:
+            msg = (
+                f"near must be one of the conditions {sorted(self.conditions)}, got {self.near!r}"
+            )
             raise ValueError(msg)
 
     @property

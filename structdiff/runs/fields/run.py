@@ -12,6 +12,7 @@ from torch import Tensor
 
 from structdiff.artifacts import Part, RunFolder, partition, piecewise
 from structdiff.runs.asked import whole
+from structdiff.runs.fields.centre import needed
 from structdiff.runs.fields.model import FieldModel, Watch
 from structdiff.runs.fields.record import LABEL, Fields, FieldSet
 from structdiff.runs.fields.request import (
@@ -203,6 +204,10 @@ class FieldRun(ABC, Generic[Config, Codec]):
             has = f"the conditions {list(known.named)}" if known.named else "no conditions"
             msg = f"the model knows {has}, not {unknown}"
             raise ValueError(msg)
+        for setting, centre in needed(self.config, known).items():
+            if centre.name not in condition:
+                msg = f"{setting} needs {centre.name!r}, which is not given: give it"
+                raise ValueError(msg)
         lacking = sorted(set(known.named) - condition.keys())
         if lacking and not self.config.loss.dropout:
             msg = (
@@ -210,7 +215,8 @@ class FieldRun(ABC, Generic[Config, Codec]):
                 f"{'it' if len(lacking) == 1 else 'them'}"
             )
             raise ValueError(msg)
-        if not condition and "guidance" in self.changed and self.config.sampler.guidance != 1:
+        guides = condition.keys() - self.model.always
+        if not guides and "guidance" in self.changed and self.config.sampler.guidance != 1:
             msg = (
                 f"guidance is {self.config.sampler.guidance:g}, but nothing is asked to guide by: "
                 "give a condition (a label), or leave guidance out"

@@ -71,22 +71,27 @@ class NoiseConfig(Settings):
     any code alike."""
     replace: float = Field(default=0.1, gt=0, lt=1)
     """Share of redraws among all events of mask-and-replace."""
+    centre: bool = False
+    """Whether noised fields end around a field that the model is shown and that is near the clean
+    one (the noisy sound, the enlarged image), and not around 0; it is then always known."""
 
 
 class NetworkConfig(Settings):
     """The network."""
 
-    kind: Literal["unet", "transformer", "dilated"] = "unet"
-    """A U-Net, a transformer over patches, or a stack of dilated convolutions; of codes always a
-    transformer over them."""
+    kind: Literal["unet", "ddpm++", "ncsn++", "adm", "transformer", "dilated"] = "unet"
+    """A U-Net; that of DDPM++, NCSN++ or ADM, whose sizes, attention and heads are the paper's;
+    a transformer over patches, or a stack of dilated convolutions; of codes always a transformer
+    over them."""
     width: int = Field(default=64, ge=1, le=100_000)
-    """Channels at full size; of a transformer, features of a patch or of a code."""
+    """Channels at full size; of a transformer, features of a patch or of a code; of adm a multiple
+    of 64."""
     layers: int = Field(default=6, ge=1, le=1_000)
     """Layers of a transformer or of the stack."""
     multipliers: tuple[int, ...] = (1, 2, 2)
     """Of the U-Net: channels at each size over the width; each size is half the one before."""
     blocks: int = Field(default=2, ge=1, le=100)
-    """Of the U-Net: blocks at each size."""
+    """Of every U-Net: blocks at each size."""
     attention: tuple[int, ...] = (2,)
     """Of the U-Net: at which sizes there is attention, from 0, the full one."""
     heads: int = Field(default=4, ge=1, le=1_000)
@@ -98,7 +103,7 @@ class NetworkConfig(Settings):
     features: int = Field(default=128, ge=1, le=100_000)
     """Features of the clock and the conditions."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Of the U-Net: share of features that is dropped in training."""
+    """Of every U-Net: share of features that is dropped in training; 0.1 in the papers."""
     self_conditioning: bool = False
     """Whether the network sees its previous estimate."""
 
@@ -133,6 +138,9 @@ class SamplerConfig(Settings):
     """Steps of the walk."""
     grid: Literal["time", "quadratic", "log-snr", "karras"] = "time"
     """How the steps lie: evenly in time, denser near the data, evenly in log-SNR, as in edm."""
+    start: float = Field(default=1.0, gt=0, le=1)
+    """Time at which the walk begins: below 1, at a field that the model is shown and that is near
+    the clean one, noised to that time; of the steps those before it are left out."""
     eta: float | None = Field(default=None, ge=0, le=1)
     """Fresh noise of a step: 0 none, 1 that of the Bayes kernel; by default 1 of ancestral and of
     codes, and 0 else."""
@@ -235,6 +243,16 @@ def faults(config: FieldConfig) -> list[tuple[bool, str]]:
             f"{codec.kind} do not have: take none",
         ),
         (
+            noise.centre and codec.kind != "none",
+            f"noise.centre is of fields themselves, got latents of codec.kind {codec.kind}: take "
+            "codec.kind none, or sampler.start alone",
+        ),
+        (
+            sampler.start < 1 and sampler.repaint > 1,
+            f"sampler.start = {sampler.start:g} leaves out what sampler.repaint = "
+            f"{sampler.repaint} repeats: leave one of them at 1",
+        ),
+        (
             sampler.guide_from > sampler.guide_to,
             "sampler.guide_from must be at most sampler.guide_to, got "
             f"{sampler.guide_from:g} and {sampler.guide_to:g}",
@@ -243,6 +261,11 @@ def faults(config: FieldConfig) -> list[tuple[bool, str]]:
             network.kind == "transformer" and network.width % (2 * network.heads) > 0,
             "network.width must be a multiple of twice network.heads, "
             f"{2 * network.heads}, got {network.width}",
+        ),
+        (
+            network.kind == "adm" and network.width % 64 > 0,
+            "network.width must be a multiple of 64 for network.kind adm, whose heads have 64 "
+            f"features each, got {network.width}: take 64, or another network.kind",
         ),
         (
             min(network.multipliers, default=0) < 1,

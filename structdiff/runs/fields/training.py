@@ -56,7 +56,8 @@ class Plain:
 class Collating:
     """Batches of latents with their conditions.
 
-    A condition that is made of the clean field is that field here, see `Made`.
+    A condition that is made of the clean field is that field here, see `Made`; one that is made of
+    something else is what the data set has of it.
 
     Arguments:
         data: The data set.
@@ -83,7 +84,7 @@ class Collating:
         if self.latents is not None and not self.fields.conditions:
             return self.record.batch(self.latents[index], condition, present)
         x = self.data.fields(index)
-        shown = dict.fromkeys(self.fields.conditions, x)
+        shown = {name: x for name, one in self.fields.conditions.items() if one.source is None}
         if self.latents is not None:
             z = self.latents[index]
         else:

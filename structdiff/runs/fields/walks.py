@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
+
+from torch import Tensor
 
 from structdiff.batch import Batch
 from structdiff.denoiser import Denoiser
@@ -26,6 +28,7 @@ from structdiff.samplers import DDPM, Ancestral, Heun, Multistep, Walk
 from structdiff.samplers.base import Sampler
 from structdiff.samplers.routing import Routed
 from structdiff.samplers.thresholded import Thresholded
+from structdiff.samplers.truncated import Since, Truncated
 from structdiff.schedules import (
     Grid,
     KarrasGrid,
@@ -78,12 +81,22 @@ def grid_of(config: SamplerConfig, schedule: Schedule) -> Grid:
         "log-snr": lambda: UniformLogSNR(schedule, config.steps, end=_SLOPE),
         "karras": lambda: KarrasGrid(schedule, config.steps),
     }
-    return make[config.grid]()
+    grid = make[config.grid]()
+    return grid if config.start == 1 else Since(grid, config.start)
 
 
-def guided(config: SamplerConfig, denoiser: Denoiser, batch: Batch) -> Denoiser:
-    """The denoiser guided by the conditions of the batch, if there are some."""
-    if config.guidance == 1 or not batch.condition:
+def guided(
+    config: SamplerConfig, denoiser: Denoiser, batch: Batch, always: Collection[str] = ()
+) -> Denoiser:
+    """The denoiser guided by the conditions of the batch, if there are some.
+
+    Arguments:
+        config: How to draw.
+        denoiser: The model.
+        batch: What is drawn.
+        always: Conditions that the model always sees, so that nothing is guided by them.
+    """
+    if config.guidance == 1 or not batch.condition.keys() - set(always):
         return denoiser
     scale: Scale = config.guidance
     if (config.guide_from, config.guide_to) != (0, 1):
@@ -120,6 +133,8 @@ def walk_of(
     *,
     known: Batch | None = None,
     seen: Observation | None = None,
+    begin: Tensor | None = None,
+    always: Collection[str] = (),
 ) -> Walk:
     """The walk from noise to latents.
 
@@ -130,11 +145,13 @@ def walk_of(
         batch: What is drawn, with its conditions.
         known: What is known of it, held by a model that was not trained for it.
         seen: What was measured of it, likewise.
+        begin: Clean latents that the walk begins at where it does not begin in noise alone.
+        always: Conditions that the model always sees.
 
     Raises:
         ValueError: If the settings do not go together.
     """
-    denoiser = guided(config, denoiser, batch)
+    denoiser = guided(config, denoiser, batch, always)
     if record.classes:
         return _walk_of_codes(config, denoiser, known)
     process: Any = denoiser.process
@@ -142,12 +159,11 @@ def walk_of(
     if seen is not None:
         return _measured(config, record, denoiser, grid, seen)
     inside = _bounded(config, record, denoiser)
-    if known is None:
-        return sampler_of(config, inside, grid)
-    if config.repaint == 1:
-        return sampler_of(config, Replacement(inside, known), grid)
-    walk = sampler_of(config, inside, grid)
-    return RePaint(walk, known, jump=config.jump, repeats=config.repaint)
+    if known is not None and config.repaint > 1:
+        walk = sampler_of(config, inside, grid)
+        return RePaint(walk, known, jump=config.jump, repeats=config.repaint)
+    walk = sampler_of(config, inside if known is None else Replacement(inside, known), grid)
+    return walk if begin is None else Truncated(walk, {record.leaf: begin})
 
 
 def _bounded(config: SamplerConfig, record: Record, denoiser: Denoiser) -> Denoiser:
