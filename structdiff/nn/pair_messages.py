@@ -3,7 +3,8 @@ r"""Messages on pairs, with their gradients written out.
 With u_e = silu(r_e + a_i + a_j) and v_e = u_e (b_i + b_j) for the edge e = (i, j), a layer needs
 the sums of u and v over the edges of each row and the next edge features r_e + W u_e. Written as
 one function, a layer keeps three edge tensors for the backward pass and touches memory half as
-often as the same formulas op by op.
+often as the same formulas op by op. Sums detach what they add, since the derivatives are written
+out and torch takes a slower way for a table that asks for its own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from structdiff.nn.pairs import Pairs
@@ -21,12 +23,12 @@ __all__ = ["antisymmetric_sum", "edge_messages", "gaps", "gaussian_basis"]
 
 def _sum_ends(x: Tensor, pairs: Pairs) -> Tensor:
     """x_i + x_j for each edge."""
-    return torch.embedding_bag(x, pairs.ends, pairs.edge_starts, mode=0)[0]
+    return torch.embedding_bag(x.detach(), pairs.ends, pairs.edge_starts, mode=0)[0]
 
 
 def _sum_edges(x: Tensor, pairs: Pairs) -> Tensor:
     """Sum over the edges of each row."""
-    return torch.embedding_bag(x, pairs.edges_of, pairs.row_starts, mode=0)[0]
+    return torch.embedding_bag(x.detach(), pairs.edges_of, pairs.row_starts, mode=0)[0]
 
 
 def _difference(x: Tensor, pairs: Pairs) -> Tensor:
@@ -38,7 +40,7 @@ def _signed_sum(x: Tensor, pairs: Pairs) -> Tensor:
     """Sum over the edges of each row: + where it is their first, - where it is their second."""
     signs = pairs.signs.to(x.dtype)
     bags = torch.embedding_bag(
-        x.contiguous(), pairs.edges_of, pairs.row_starts, mode=0, per_sample_weights=signs
+        x.detach().contiguous(), pairs.edges_of, pairs.row_starts, mode=0, per_sample_weights=signs
     )
     return bags[0]
 
@@ -57,6 +59,7 @@ class _EdgeMessages(torch.autograd.Function):
         return _sum_edges(u, pairs), _sum_edges(u * gate, pairs), after, u
 
     @staticmethod
+    @once_differentiable
     def backward(
         ctx: Any, d_sum: Tensor, d_gated: Tensor, d_next: Tensor, d_u: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None]:
@@ -102,6 +105,7 @@ class _AntisymmetricSum(torch.autograd.Function):
         return _signed_sum(x, pairs)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None]:
         return _difference(d, ctx.pairs), None
 
@@ -119,6 +123,7 @@ class _Gaps(torch.autograd.Function):
         return _difference(x, pairs)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None]:
         return _signed_sum(d, ctx.pairs), None
 
@@ -140,6 +145,7 @@ class _GaussianBasis(torch.autograd.Function):
         return value
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None, None, None]:
         place, value = ctx.saved_tensors
         slope = (d * value).mul_(place).sum(1, keepdim=True)

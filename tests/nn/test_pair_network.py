@@ -185,6 +185,15 @@ def test_samples_without_pairs_do_not_move(counts, low):
     assert position.grad.tolist() == [[0.0] * 3] * layout.rows
 
 
+def test_second_derivatives_are_refused(layout):
+    """The written-out derivatives are of first order: another would be wrong without a word."""
+    position = random(16, 3, seed=1).requires_grad_()
+    vector = make()(random(16, 4), position, layout).vector
+    (slope,) = torch.autograd.grad(vector.square().sum(), position, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.square().sum().backward()
+
+
 def test_coincident_atoms_have_finite_values_and_gradients():
     position = torch.zeros(3, 3, requires_grad=True)
     features, vector, _ = make(torch.float32)(torch.ones(3, 4), position, Layout.ragged([3]))
