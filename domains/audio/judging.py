@@ -95,8 +95,10 @@ def judged(
     clips = Clips.of(drawn, train.length, train.rate, train.classes if asked else ())
     x, reference = pictures_of(clips), pictures_of(held)
     known = pictures_of(train)
-    order = np.sort(np.random.default_rng(seed).permutation(len(train))[: len(x)])
-    other = pictures_of(data.validation) if _serves(data, len(x)) else known[order]
+    pool = pictures_of(data.validation) if _serves(data, len(x)) else known
+    # Clips stand class by class, so the first ones would be of the first classes.
+    order = np.sort(np.random.default_rng(seed).permutation(len(pool))[: len(x)])
+    other = pool[order]
     reals = Reals(reference, other, reference, lambda: [known])
     return judgement(
         x, reals, judge, clips.label, unit="sound", field="spectrogram", extractor=extractor

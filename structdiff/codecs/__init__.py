@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from structdiff.codecs.blocks import Blocks
     from structdiff.codecs.chain import Chain
     from structdiff.codecs.codebook import AveragedCodebook, Codewords
-    from structdiff.codecs.density import DataBound, DataDensity, ThroughCodec, data_density
+    from structdiff.codecs.density import DataBound, DataDensity, ThroughCodec, data_density, pdm
     from structdiff.codecs.flows import Couplings
     from structdiff.codecs.joint import JointLatent, JointObjective, MixedPrior, joint_bound
     from structdiff.codecs.kinds import described, make_codec
@@ -82,6 +82,7 @@ __all__ = [
     "make_codec",
     "mel_filters",
     "minimum_risk",
+    "pdm",
     "save_codec",
     "usage_of",
 ]
@@ -124,6 +125,7 @@ __getattr__ = later(
         "load_codec": "stored",
         "make_codec": "kinds",
         "mel_filters": "mel",
+        "pdm": "density",
         "save_codec": "stored",
         "usage_of": "usage",
     },

@@ -7,7 +7,8 @@ together with a diffusion of its latents is trained by the bound on -log p(x),
 
     -log p(x) <= bound(z) - log |det dz/dx|,
 
-which is an implicit nonlinear diffusion of x. Where a codec has no determinant (latents of fewer
+which is an implicit nonlinear diffusion of x; with coupling layers for the codec it is the
+parametrised diffusion model, `pdm`. Where a codec has no determinant (latents of fewer
 entries, classes, lost phases) the density of z says nothing of that of x, and no number is given.
 
 References:
@@ -19,6 +20,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +29,13 @@ from torch import Tensor, nn
 
 from structdiff.batch import Batch
 from structdiff.codecs.checks import check_shape
+from structdiff.codecs.flows import Couplings
 from structdiff.codecs.latent import LatentCodec
 from structdiff.denoiser import Denoiser
 from structdiff.objectives import ContinuousBound, Terms, TimeDistribution
 from structdiff.random import Randomness
 
-__all__ = ["DataBound", "DataDensity", "ThroughCodec", "data_density"]
+__all__ = ["DataBound", "DataDensity", "ThroughCodec", "data_density", "pdm"]
 
 
 @dataclass(frozen=True)
@@ -167,3 +170,41 @@ class DataBound:
             "volume": -log_det / entries,
         }
         return Terms(terms, within.clock)
+
+
+def pdm(
+    event: Sequence[int],
+    denoiser: Denoiser,
+    *,
+    leaf: str = "x",
+    layers: int = 6,
+    width: int = 64,
+    times: TimeDistribution | None = None,
+) -> tuple[ThroughCodec, DataBound]:
+    """A parametrised diffusion model, and the variational bound that trains it.
+
+    Coupling layers, then the linear diffusion of the denoiser: at first the layers are the
+    identity, and model and bound are those of the denoiser. Samples are
+    `model.codec.decode(z)` of what the denoiser draws.
+
+    Arguments:
+        event: Shape of one row of the leaf, of two entries at least.
+        denoiser: The denoiser; its process has densities.
+        leaf: The leaf that is encoded; other leaves stay.
+        layers: Number of coupling layers, at least 0; without any, the denoiser's own model.
+        width: Width of their networks.
+        times: Law of the training times; it changes the variance and not the expectation.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> from structdiff import Batch, Gaussian, Generator, Linear
+        >>> from structdiff.testing import NormalDenoiser
+        >>> process = Gaussian(Linear(), event=(2,))
+        >>> model, bound = pdm((2,), NormalDenoiser(process, torch.zeros(1, 2), torch.ones(1)))
+        >>> sorted(bound(model, Batch.of(torch.ones(3, 2)), Generator(0)).leaves)
+        ['volume', 'x']
+    """
+    codec = Couplings(event, layers=layers, width=width)
+    return ThroughCodec(codec, denoiser), DataBound(leaf, times)

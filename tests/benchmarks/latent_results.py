@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/latent_results.py --out runs/latent-results
 
 All runs of the tables: `images_jobs.py` (MNIST: KL latents, VQ codes, pixels, diffusers, what is
-completed and enlarged), `audio.py` (spoken digits) and `training_throughput.py`. Two jobs go at a
-time, one thread each; stop it at any time, the same command goes on. `--data` is the folder with
-`mnist/` and `fsdd/` (by default $STRUCTDIFF_DATA); `--peers` is a Python that has diffusers, and
-without it that side is left out. Written are `results.md`, `results.json` and `pictures/`.
+completed and enlarged), `audio.py` (spoken digits), `audio_waves.py` (their waves, of no class)
+and `training_throughput.py`. Two jobs go at a time, one thread each; stop it at any time, the same
+command goes on. `--data` is the folder with `mnist/` and `fsdd/` (by default $STRUCTDIFF_DATA);
+`--peers` is a Python that has diffusers, and without it that side is left out. Written are
+`results.md`, `results.json` and `pictures/`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import audio
+import audio_waves
 import images_jobs
 import images_report
 import torch
@@ -33,6 +35,7 @@ TOGETHER = 2
 NEEDS: dict[str, Sequence[str]] = {
     **{name: needs for name, needs in images_jobs.NEEDS.items()},
     **audio.NEEDS,
+    **audio_waves.NEEDS,
     "throughput": (),
 }
 # The longest first, but the judge, which others wait for.
@@ -41,6 +44,7 @@ ORDER = (
     "audio-judge",
     "theirs",
     "pixel",
+    "audio-waves",
     "kl",
     "audio",
     "vq",
@@ -58,6 +62,8 @@ def work(name: str, out: Path, data: Path, peers: Path | None) -> dict[str, Any]
     keep_freed_memory()
     if name in audio.NEEDS:
         return audio.work(name, out, data)
+    if name in audio_waves.NEEDS:
+        return audio_waves.work(out, data)
     if name in images_jobs.NEEDS:
         return images_jobs.work(name, out, data, peers)
     return training_throughput.measured(peers)
@@ -108,6 +114,7 @@ def page(found: Mapping[str, Any]) -> str:
     parts = {
         "Digits": images_report.report(found),
         "Spoken digits": audio.report(found),
+        "Waves of spoken digits": audio_waves.report(found),
         "Throughput": training_throughput.report(found["throughput"])
         if "throughput" in found
         else "",
@@ -145,6 +152,7 @@ def main() -> None:
     write_json(chosen.out / "results.json", found)
     images_report.pictures(found, chosen.out, chosen.out / "pictures")
     audio.pictures(chosen.out, chosen.out / "pictures")
+    audio_waves.pictures(chosen.out, chosen.out / "pictures")
     print(text)
 
 

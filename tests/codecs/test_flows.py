@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from structdiff import Batch, Gaussian, Generator, Linear
+from structdiff import DDIM, Batch, Gaussian, Generator, Linear, UniformTime
 from structdiff.codecs.chain import Chain
-from structdiff.codecs.density import DataBound, ThroughCodec, data_density
+from structdiff.codecs.density import DataBound, ThroughCodec, data_density, pdm
 from structdiff.codecs.flows import Couplings
 from structdiff.codecs.mel import Mel
 from structdiff.codecs.standardise import Identity, Standardise
@@ -79,13 +79,19 @@ def test_a_diffusion_behind_a_flow_has_the_density_of_the_change_of_variables() 
 
 
 def test_behind_the_identity_flow_all_is_as_without_it() -> None:
-    """The same density, the same loss with the same noise: the base process is recovered."""
-    x, codec, denoiser = plane(64), Couplings((2,), layers=3).double(), standard()
+    """The same density, the same loss with the same noise: the base process is recovered.
+
+    So PDM begins as the model of its denoiser, in its bound and its draws.
+    """
+    x, denoiser, times = plane(64), standard(), UniformTimes()
+    model, objective = pdm((2,), denoiser, layers=3, times=times)
+    codec = model.double().codec
     report = flow_log_prob(denoiser, Batch.of(x))
     assert torch.equal(data_density(codec, x, report.total, report.kind).total, report.total)
-    times = UniformTimes()
+    drawn = DDIM(denoiser, UniformTime(5)).sample(Batch.of(x), Generator(1))["x"]
+    assert torch.equal(codec.decode(drawn), drawn)
     alone = ContinuousBound(times)(denoiser, Batch.of(x), Generator(0)).leaves["x"]
-    both = DataBound(times=times)(ThroughCodec(codec, denoiser), Batch.of(x), Generator(0))
+    both = objective(model, Batch.of(x), Generator(0))
     far = denoiser.process.bind(Batch.of(x)).prior_divergence({"x": x})["x"]
     assert torch.equal(both.leaves["x"], alone + far / 2)
     assert torch.equal(both.leaves["volume"], torch.zeros(64).double())
@@ -107,7 +113,7 @@ def test_the_bound_behind_a_flow_lies_above_the_truth() -> None:
 
 
 def test_training_by_the_variational_bound_finds_the_flow() -> None:
-    """Data are a bent normal law; latents are to be those of the fixed denoiser.
+    """PDM: data are a bent normal law, and latents are to be those of the fixed denoiser.
 
     What the bound is after training is compared with -log p(x) in closed form, per entry.
     """
@@ -117,9 +123,9 @@ def test_training_by_the_variational_bound_finds_the_flow() -> None:
     truth = float((0.5 * u.square().sum(1) + math.log(2 * math.pi) + math.log(0.75)).mean())
     torch.manual_seed(0)
     denoiser = NormalDenoiser(Gaussian(Linear(), event=(2,)), torch.zeros(1, 2), torch.ones(1))
-    model = ThroughCodec(Couplings((2,), layers=4, width=32), denoiser)
+    model, objective = pdm((2,), denoiser, layers=4, width=32)
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-2)
-    objective, random = DataBound(), Generator(1)
+    random = Generator(1)
     codec = model.codec
 
     def surprise() -> float:
