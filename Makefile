@@ -128,7 +128,7 @@ $(DEMO_READY): pyproject.toml constraints.txt
 
 $(DEV_READY): $(DEMO_READY)
 	@echo "$(VENV): installing what tests and checks need"
-	@$(PIP) -c constraints.txt -e ".[audio,images,manifolds,molecules,text,dev,oracles]"
+	@$(PIP) -c constraints.txt -e ".[audio,e3,images,manifolds,molecules,text,dev,oracles]"
 	@touch $@
 
 $(INSTALLED)/.ready: $(DEV_READY) $(SOURCES)

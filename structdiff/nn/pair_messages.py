@@ -18,15 +18,22 @@ from torch.nn import functional as F
 
 from structdiff.nn.pairs import Pairs
 
-__all__ = ["antisymmetric_sum", "edge_messages", "gaps", "gaussian_basis"]
+__all__ = [
+    "antisymmetric_sum",
+    "edge_messages",
+    "gaps",
+    "gaussian_basis",
+    "sum_edges",
+    "sum_ends",
+]
 
 
-def _sum_ends(x: Tensor, pairs: Pairs) -> Tensor:
+def sum_ends(x: Tensor, pairs: Pairs) -> Tensor:
     """x_i + x_j for each edge."""
     return torch.embedding_bag(x.detach(), pairs.ends, pairs.edge_starts, mode=0)[0]
 
 
-def _sum_edges(x: Tensor, pairs: Pairs) -> Tensor:
+def sum_edges(x: Tensor, pairs: Pairs) -> Tensor:
     """Sum over the edges of each row."""
     return torch.embedding_bag(x.detach(), pairs.edges_of, pairs.row_starts, mode=0)[0]
 
@@ -50,13 +57,13 @@ class _EdgeMessages(torch.autograd.Function):
     def forward(
         ctx: Any, r: Tensor, a: Tensor, b: Tensor, weight: Tensor | None, pairs: Pairs
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        inside = _sum_ends(a, pairs).add_(r)
+        inside = sum_ends(a, pairs).add_(r)
         u = F.silu(inside)
-        gate = _sum_ends(b, pairs)
+        gate = sum_ends(b, pairs)
         ctx.pairs = pairs
         ctx.save_for_backward(inside, u, gate, weight)
         after = r.new_empty(0) if weight is None else torch.addmm(r, u, weight.t())
-        return _sum_edges(u, pairs), _sum_edges(u * gate, pairs), after, u
+        return sum_edges(u, pairs), sum_edges(u * gate, pairs), after, u
 
     @staticmethod
     @once_differentiable
@@ -65,14 +72,14 @@ class _EdgeMessages(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None]:
         inside, u, gate, weight = ctx.saved_tensors
         pairs = ctx.pairs
-        d_v = _sum_ends(d_gated.contiguous(), pairs)
-        d_message = _sum_ends(d_sum.contiguous(), pairs).addcmul_(d_v, gate)
+        d_v = sum_ends(d_gated.contiguous(), pairs)
+        d_message = sum_ends(d_sum.contiguous(), pairs).addcmul_(d_v, gate)
         d_message.add_(d_u)
         if weight is not None:
             d_message.addmm_(d_next, weight)
         d_inside = torch.ops.aten.silu_backward(d_message, inside)
-        d_b = _sum_edges(d_v.mul_(u), pairs)
-        d_a = _sum_edges(d_inside, pairs)
+        d_b = sum_edges(d_v.mul_(u), pairs)
+        d_a = sum_edges(d_inside, pairs)
         if weight is None:
             return d_inside, d_a, d_b, None, None
         return d_inside.add_(d_next), d_a, d_b, d_next.t() @ u, None

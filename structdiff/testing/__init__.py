@@ -4,6 +4,7 @@ from structdiff.testing.check import check_process, check_sampler, flow_map, sor
 from structdiff.testing.exact import ExactDenoiser, ImpossibleState
 from structdiff.testing.noise import Addressed, Impulses, Silent
 from structdiff.testing.normal import NormalDenoiser
+from structdiff.testing.symmetry import check_equivariance
 
 __all__ = [
     "Addressed",
@@ -12,6 +13,7 @@ __all__ = [
     "Impulses",
     "NormalDenoiser",
     "Silent",
+    "check_equivariance",
     "check_process",
     "check_sampler",
     "flow_map",
