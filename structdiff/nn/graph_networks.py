@@ -29,10 +29,10 @@ class _Made:
 
 _NETWORKS = {
     "pairs": _Made("pair_network", "PairNetwork"),
-    "egnn": _Made("egnn", "EGNN", ("layers", "hidden")),
-    "painn": _Made("painn", "PaiNN", ("layers", "hidden", "basis")),
+    "egnn": _Made("egnn", "EGNN", ("layers", "width", "hidden")),
+    "painn": _Made("painn", "PaiNN", ("layers", "width", "hidden", "basis")),
     "chiral_painn": _Made(
-        "painn", "PaiNN", ("layers", "hidden", "basis"), fixed=(("chiral", True),)
+        "painn", "PaiNN", ("layers", "width", "hidden", "basis"), fixed=(("chiral", True),)
     ),
     "tensor_product": _Made("tensor_product", "TensorProductNetwork"),
     "graph_transformer": _Made("graph_transformer", "GraphTransformer"),

@@ -200,4 +200,3 @@ class PairNetwork(nn.Module):
         h = F.layer_norm(h, h.shape[1:]).to(dtype)
         told = None if self.told is None else self.told(h, u, pairs).to(x.dtype)
         return GraphOutput(linear(self.leave, h).to(x.dtype), vector, told)
-
