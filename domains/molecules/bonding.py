@@ -38,7 +38,16 @@ from structdiff.domains.molecules.structures import (
     pairs,
 )
 
-__all__ = ["LARGEST", "VALENCIES", "Bonds", "allowed", "bonds", "inferred", "isoelectronic"]
+__all__ = [
+    "LARGEST",
+    "REACH",
+    "VALENCIES",
+    "Bonds",
+    "allowed",
+    "bonds",
+    "inferred",
+    "isoelectronic",
+]
 
 # Typical bond lengths in pm: per order, "element: partner length, ..." with each pair once.
 _LENGTHS = {
@@ -115,7 +124,7 @@ def _allowed() -> Booleans:
     return table
 
 
-_REACH = np.stack([_with_radii(_thresholds(1)), _thresholds(2), _thresholds(3)])
+REACH = np.stack([_with_radii(_thresholds(1)), _thresholds(2), _thresholds(3)])
 _STABLE = _allowed()
 
 
@@ -153,13 +162,13 @@ def inferred(structures: Structures) -> Bonds:
     found = []
     for i, j in pairs(structures):
         d = distances(structures, i, j)
-        one, two, three = d < _REACH[:, structures.number[i], structures.number[j]]
+        one, two, three = d < REACH[:, structures.number[i], structures.number[j]]
         order = one * (1 + two * (1 + three.astype(np.int64)))
         hit = np.flatnonzero(order)
         found.append(np.stack([i[hit], j[hit], order[hit]]))
     table = np.concatenate(found, axis=1) if found else np.zeros((3, 0), dtype=np.int64)
     pair, order = table[:2], table[2]
     if structures.charge.any():
-        reach = _REACH[:, structures.number[pair[0]], structures.number[pair[1]]]
+        reach = REACH[:, structures.number[pair[0]], structures.number[pair[1]]]
         order = settle(structures, pair, order, reach, allowed(structures))
     return Bonds(pair, order, structures.owner[pair[0]])

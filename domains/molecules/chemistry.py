@@ -30,6 +30,7 @@ from structdiff.domains.molecules.bonding import (
     bonds,
     isoelectronic,
 )
+from structdiff.domains.molecules.matching import valencies
 from structdiff.domains.molecules.mols import to_mol
 from structdiff.domains.molecules.structures import (
     AROMATIC,
@@ -102,8 +103,13 @@ def plain_bonds(structures: Structures) -> Bonds:
 
 
 def _stable(structures: Structures, valency: Integers) -> Booleans:
-    table = allowed(structures)
+    table = _allowed(structures)
     return np.asarray(table[np.arange(len(table)), np.minimum(valency, LARGEST)])
+
+
+def _allowed(structures: Structures) -> Booleans:
+    """EDM's valencies; of sulphur, selenium and tellurium all usual ones where bonds are known."""
+    return allowed(structures) if structures.bond is None else valencies(structures)
 
 
 def implied(structures: Structures) -> bool:
@@ -152,7 +158,7 @@ def _faults(
     structures: Structures, valency: Integers, *, implicit: bool
 ) -> dict[int, tuple[str, ...]]:
     """Returns, for each molecule with atoms of a wrong valency, the words for it."""
-    may, like = allowed(structures), isoelectronic(structures)
+    may, like = _allowed(structures), isoelectronic(structures)
     top = np.where(may.any(1), LARGEST - np.argmax(may[:, ::-1], axis=1), -1)
     over = valency > top  # the worse fault, so named first
     under = ~over & ~_stable(structures, valency) & (not implicit)  # RDKit may add hydrogens

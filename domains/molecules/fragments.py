@@ -1,25 +1,47 @@
 """Molecules of which a part is given: fragments in training, a core in sampling.
 
 A given part is held at clean time and fixes the frame: positions are relative to its centre, so
-that what is not given has noise that is not projected.
+that what is not given has noise that is not projected. It is a fragment, which is to be grown, or
+two with a linker missing between them; a core in sampling may be in any number of pieces, which
+keep their places to each other.
+
+References:
+    DiffLinker: Equivariant 3D-Conditional Diffusion Model for Molecular Linker Design (Igashov et
+    al., 2022). https://arxiv.org/abs/2210.05274
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from structdiff.batch import Batch
+from structdiff.domains.molecules.aromaticity import aromatised, kekulised
 from structdiff.domains.molecules.bonding import bonds
 from structdiff.domains.molecules.codec import MoleculeCodec
-from structdiff.domains.molecules.structures import Structures
+from structdiff.domains.molecules.structures import AROMATIC, Structures
 from structdiff.objectives.hiding import per_sample
 from structdiff.random import Randomness
 
-__all__ = ["anchored", "at_home", "part_of", "random_fragments", "with_core"]
+__all__ = [
+    "GivenKind",
+    "anchored",
+    "at_home",
+    "part_of",
+    "random_either",
+    "random_fragments",
+    "random_linkers",
+    "random_parts",
+    "with_core",
+]
+
+GivenKind = Literal["fragments", "linkers", "either"]
+"""What a random given part is: a fragment, all but a linker, or the one or the other."""
 
 
 def random_fragments(batch: Batch, random: Randomness, chosen: Tensor) -> Batch:
@@ -30,19 +52,83 @@ def random_fragments(batch: Batch, random: Randomness, chosen: Tensor) -> Batch:
         random: Where the choice comes from.
         chosen: Which molecules have one, `(samples,)`.
     """
-    layout, position = batch.layouts["position"], batch["position"]
-    centre, share = (
-        per_sample(batch, random, name).to(batch.device)
-        for name in ("centre of fragment", "size of fragment")
+    return _with_given(batch, _near(batch, random), chosen)
+
+
+def random_linkers(batch: Batch, random: Randomness, chosen: Tensor) -> Batch:
+    """Molecules with two random fragments given, between which a linker is missing.
+
+    The atoms lie between a random one and the one farthest from it, in order of the difference of
+    their distances to the two; a stretch of the order is missing, at least one atom and all but
+    two. Of molecules of two atoms one is given.
+
+    Arguments:
+        batch: Clean molecules.
+        random: Where the choice comes from.
+        chosen: Which molecules have them, `(samples,)`.
+    """
+    return _with_given(batch, _apart(batch, random), chosen)
+
+
+def random_either(batch: Batch, random: Randomness, chosen: Tensor) -> Batch:
+    """Molecules with a random fragment given, or with two, half of them each.
+
+    Arguments:
+        batch: Clean molecules.
+        random: Where the choice comes from.
+        chosen: Which molecules have them, `(samples,)`.
+    """
+    coin = per_sample(batch, random, "kind of given part").to(batch.device) < 0.5
+    one = batch.layouts["position"].spread(coin)
+    return _with_given(
+        batch, torch.where(one, _near(batch, random), _apart(batch, random)), chosen
     )
+
+
+def random_parts(kind: GivenKind) -> Callable[[Batch, Randomness, Tensor], Batch]:
+    """What chooses given parts of a kind, for `GivenRows`."""
+    return {
+        "fragments": random_fragments,
+        "linkers": random_linkers,
+        "either": random_either,
+    }[kind]
+
+
+def _near(batch: Batch, random: Randomness) -> Tensor:
+    """An atom and its nearest ones, all but one at most, `(rows,)`."""
+    layout, position = batch.layouts["position"], batch["position"]
+    centre, share = _drawn(batch, random, "centre of fragment", "size of fragment")
     first = layout.start + (centre * layout.size).long()
     gap = (position - position[layout.spread(first)]).square().sum(1)
-    by_gap = torch.argsort(gap, stable=True)
-    order = by_gap[torch.argsort(layout.sample[by_gap], stable=True)]
-    rank = torch.argsort(order) - layout.spread(layout.start)
     count = (1 + (share * (layout.size - 1)).long()).clamp(max=layout.size - 1)
-    held = rank < layout.spread(count * chosen.to(batch.device))
-    return anchored(replace(batch, given=_given(batch, held)))
+    return layout.rank(gap) < layout.spread(count)
+
+
+def _apart(batch: Batch, random: Randomness) -> Tensor:
+    """All atoms but those of a linker, `(rows,)`."""
+    layout, position = batch.layouts["position"], batch["position"]
+    end, size, place = _drawn(batch, random, "end of linker", "size of linker", "place of linker")
+    first = layout.start + (end * layout.size).long()
+    near = (position - position[layout.spread(first)]).square().sum(1).sqrt()
+    place_of = torch.arange(layout.rows, device=batch.device)
+    last = layout.sum(place_of * (layout.rank(near) == layout.spread(layout.size - 1)))
+    far = (position - position[layout.spread(last)]).square().sum(1).sqrt()
+    missing = 1 + (size * (layout.size - 2)).long().clamp(min=0)
+    left = 1 + (place * (layout.size - missing - 1)).long().clamp(min=0)
+    left = torch.minimum(left, layout.size - missing)
+    rank = layout.rank(near - far)
+    return (rank < layout.spread(left)) | (rank >= layout.spread(left + missing))
+
+
+def _drawn(batch: Batch, random: Randomness, *names: str) -> list[Tensor]:
+    """Uniform numbers of each molecule, below 1."""
+    return [per_sample(batch, random, name).to(batch.device) for name in names]
+
+
+def _with_given(batch: Batch, held: Tensor, chosen: Tensor) -> Batch:
+    """These atoms given, of the molecules that are chosen, in their frame."""
+    there = held & batch.layouts["position"].spread(chosen.to(batch.device))
+    return anchored(replace(batch, given=_given(batch, there)))
 
 
 def _given(batch: Batch, held: Tensor) -> dict[str, Tensor]:
@@ -87,9 +173,20 @@ def with_core(blank: Batch, codec: MoleculeCodec, core: Structures) -> Batch:
 
 
 def part_of(core: Structures, codec: MoleculeCodec) -> Structures:
-    """The first molecule alone, with bonds if the codec asks for them."""
+    """The first molecule alone, with bonds as the codec has them, if it asks for any.
+
+    Raises:
+        ValueError: If its aromatic rings cannot be written as the codec has them.
+    """
     one = core.select([0]).with_properties({})
-    return replace(one, bond=bonds(one)) if codec.bond_counts else one
+    if not codec.bond_counts:
+        return replace(one, bond=None)
+    rewrite = aromatised if len(codec.bond_counts) > AROMATIC else kekulised
+    found, (fault,) = rewrite(replace(one, bond=bonds(one)))
+    if fault and rewrite is kekulised:
+        msg = f"the given part has aromatic bonds, the model single and double ones: {fault}"
+        raise ValueError(f"{msg}. Write it with single and double bonds")
+    return found
 
 
 def at_home(drawn: Batch, known: Batch) -> Batch:

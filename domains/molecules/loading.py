@@ -54,10 +54,13 @@ def load_data(config: MoleculesConfig, path: str | None = None) -> Data:
         train, test = molecules.select(whole.train), molecules.select(whole.test)
     else:
         train, test = _split(molecules, settings.split, skipped)
-    if settings.bonds != "none":
-        aromatic = settings.bonds == "aromatic"
-        (train, faults), (test, _) = (assigned(x, aromatic=aromatic) for x in (train, test))
-        skipped = (*skipped, *_without_bonds(faults))
+    if settings.bonds == "none":
+        # Distances judge what such a model makes, and so what it stands beside.
+        train, test = replace(train, bond=None), replace(test, bond=None)
+    else:
+        train, lost = _with_bonds(train, aromatic=settings.bonds == "aromatic")
+        test, _ = _with_bonds(test, aromatic=settings.bonds == "aromatic")
+        skipped = (*skipped, *lost)
     if settings.hydrogens == "implicit":
         train, test = train.without_hydrogens(), test.without_hydrogens()
     held = min(settings.validation, len(train) // 5)
@@ -72,9 +75,12 @@ def load_data(config: MoleculesConfig, path: str | None = None) -> Data:
     return Data(kept, aside, reference, skipped, notes, units, report)
 
 
-def _without_bonds(reasons: list[str]) -> list[Skipped]:
-    """The molecules for training whose bonds are not known."""
-    return [Skipped(f"molecule {i + 1}", reason) for i, reason in enumerate(reasons) if reason]
+def _with_bonds(molecules: Structures, *, aromatic: bool) -> tuple[Structures, list[Skipped]]:
+    """The molecules whose bonds are known, and the others with the reason."""
+    found, reasons = assigned(molecules, aromatic=aromatic)
+    names = molecules.name or [f"molecule {i + 1}" for i in range(len(molecules))]
+    lost = [Skipped(name, why) for name, why in zip(names, reasons, strict=True) if why]
+    return found, lost
 
 
 def _set_aside(

@@ -1,6 +1,8 @@
 """Molecules as files: .sdf, .xyz, .smi, .npz; pictures are made by `pictures`.
 
-SDF and npz hold formal charges and properties, XYZ and SMILES lists do not.
+SDF and npz hold formal charges, properties and bonds, XYZ and SMILES lists do not. An SDF has the
+bonds that molecules came with, aromatic ones as such (type 4), else those of their distances; an
+npz has the former only.
 
 A file is written whole or not at all: to a temporary file in the same folder, flushed to the
 disk, then moved into place. What a format cannot hold is left out and counted.
@@ -20,7 +22,7 @@ from rdkit import Chem, rdBase
 from structdiff.domains.molecules.chemistry import Verdict, plain_bonds, to_mol
 from structdiff.domains.molecules.pictures import grid, trajectory
 from structdiff.domains.molecules.readers.files import check_free, write_atomically
-from structdiff.domains.molecules.readers.packed import PREFIX
+from structdiff.domains.molecules.readers.packed import BONDS, PREFIX
 from structdiff.domains.molecules.readers.sdf import OURS
 from structdiff.domains.molecules.structures import SYMBOLS, Booleans, Integers, Structures
 
@@ -56,7 +58,7 @@ def write(
     """Writes molecules in the format of the suffix.
 
     Arguments:
-        path: An .sdf (inferred bonds, properties, and the fields VALID, STABLE, SMILES and
+        path: An .sdf (bonds, properties, and the fields VALID, STABLE, SMILES and
             REASONS), .xyz, .smi (valid molecules) or .npz (as `data.read` takes it).
         structures: The molecules.
         verdicts: One per molecule, see `chemistry.judge`.
@@ -161,9 +163,11 @@ def _smi(structures: Structures, verdicts: list[Verdict], names: list[str]) -> b
 
 def _npz(structures: Structures, verdicts: list[Verdict], names: list[str]) -> bytes:
     buffer = io.BytesIO()
-    properties: dict[str, Any] = {
+    more: dict[str, Any] = {
         f"{PREFIX}{name}": value for name, value in structures.properties.items()
     }
+    if structures.bond is not None:
+        more |= dict(zip(BONDS, (structures.bond.pair, structures.bond.order), strict=True))
     np.savez_compressed(
         buffer,
         pos_1e4A=np.rint(structures.position.astype(np.float64) * 1e4).astype(np.int32),
@@ -172,6 +176,6 @@ def _npz(structures: Structures, verdicts: list[Verdict], names: list[str]) -> b
         charge=structures.charge,
         valid=np.array([verdict.valid for verdict in verdicts], dtype=np.bool_),
         name=np.array(names, dtype=np.str_),
-        **properties,
+        **more,
     )
     return buffer.getvalue()

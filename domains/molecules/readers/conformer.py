@@ -28,6 +28,7 @@ __all__ = ["STEPS", "conformer"]
 
 STEPS = 4_000  # of the force field
 _BLOCK = 200  # steps between two looks at the clock
+_ORDERS = {Chem.BondType.SINGLE: 1, Chem.BondType.DOUBLE: 2, Chem.BondType.TRIPLE: 3}
 
 
 def conformer(smiles: str, max_atoms: int, limit: float) -> dict[str, Any]:
@@ -39,11 +40,14 @@ def conformer(smiles: str, max_atoms: int, limit: float) -> dict[str, Any]:
         limit: Seconds, of which only hopeless cases should need more than a few.
 
     Returns:
-        `number`, `charge`, `position` in 1e-4 Angstrom and `isotopes`; or a `reason`.
+        `number`, `charge`, `position` in 1e-4 Angstrom, `bond` (the two atoms and the order of
+        each, kekulized; None if one is dative) and `isotopes`; or a `reason`.
 
     Example:
         >>> conformer("O", max_atoms=10, limit=5.0)["number"]
         [8, 1, 1]
+        >>> conformer("O", max_atoms=10, limit=5.0)["bond"]
+        [[0, 1, 1], [0, 2, 1]]
         >>> conformer("[Na+].[Cl-]", max_atoms=10, limit=5.0)["reason"]
         '2 fragments: a record is one molecule'
     """
@@ -67,8 +71,23 @@ def conformer(smiles: str, max_atoms: int, limit: float) -> dict[str, Any]:
         "number": [atom.GetAtomicNum() for atom in atoms],
         "charge": [atom.GetFormalCharge() for atom in atoms],
         "position": (mol.GetConformer().GetPositions() * 1e4).round().astype(int).tolist(),
+        "bond": _bonds(mol),
         "isotopes": isotopes,
     }
+
+
+def _bonds(mol: Chem.Mol) -> list[list[int]] | None:
+    """The bonds, with single and double ones in aromatic rings; None with other kinds."""
+    plain = Chem.Mol(mol)
+    Chem.Kekulize(plain, clearAromaticFlags=True)
+    found = [
+        [
+            *sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())),
+            _ORDERS.get(bond.GetBondType(), 0),
+        ]
+        for bond in plain.GetBonds()
+    ]
+    return None if any(order == 0 for *_, order in found) else sorted(found)
 
 
 def _unfit(mol: Chem.Mol, max_atoms: int) -> str:

@@ -36,17 +36,21 @@ from structdiff.domains.molecules.readers.files import cache_folder, write_atomi
 __all__ = ["Conformer", "embed"]
 
 LIMIT = 60.0  # seconds per molecule
-METHOD = 1  # counts the changes that move coordinates
+METHOD = 2  # counts the changes of what is stored: 2 has bonds
 _CHUNK = 1_000
 _FEW = 50  # are embedded in this process
 
 
 class Conformer(NamedTuple):
-    """A molecule with coordinates in 1e-4 Angstrom, or the reason why there is none."""
+    """A molecule with coordinates in 1e-4 Angstrom, or the reason why there is none.
+
+    `bond` has the atoms and the order of each bond, `(3, bonds)`, or is None if one is dative.
+    """
 
     number: NDArray[np.uint8]
     charge: NDArray[np.int8]
     position: NDArray[np.int32]
+    bond: NDArray[np.int64] | None = None
     isotopes: bool = False
     reason: str = ""
 
@@ -100,6 +104,9 @@ def _conformer(answer: dict[str, Any]) -> Conformer:
         np.array(answer.get("number", []), np.uint8),
         np.array(answer.get("charge", []), np.int8),
         np.array(answer.get("position", []), np.int32).reshape(-1, 3),
+        None
+        if answer.get("bond") is None
+        else np.array(answer["bond"], np.int64).reshape(-1, 3).T,
         answer.get("isotopes", False),
         answer.get("reason", ""),
     )
@@ -188,6 +195,8 @@ def _place(chunk: list[str], max_atoms: int) -> Path:
 
 def _save(path: Path, made: list[Conformer]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    bonds = [np.zeros((3, 0), np.int64) if one.bond is None else one.bond for one in made]
+    known = np.array([one.bond is not None for one in made], np.bool_)
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -195,25 +204,42 @@ def _save(path: Path, made: list[Conformer]) -> None:
         z=np.concatenate([one.number for one in made]),
         charge=np.concatenate([one.charge for one in made]),
         n_atoms=np.array([len(one.number) for one in made], np.int64),
+        bond=np.concatenate(bonds, axis=1).astype(np.int32),
+        n_bonds=np.where(known, [bond.shape[1] for bond in bonds], -1),
         isotopes=np.array([one.isotopes for one in made], np.bool_),
         reason=np.array([one.reason for one in made], np.str_),
     )
     write_atomically(path, buffer.getvalue())
 
 
+def _cuts(sizes: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """The first and the last of each of some ranges that stand one after the other."""
+    ends = np.cumsum(sizes).tolist()
+    return [*zip([0, *ends[:-1]], ends, strict=True)]
+
+
 def _load(path: Path, expected: int) -> list[Conformer]:
     """What was stored, or nothing if it is not there or not whole."""
     try:
         with path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
-            keys = ("z", "charge", "pos_1e4A", "n_atoms", "isotopes", "reason")
-            number, charge, position, count, isotopes, reason = (file[key] for key in keys)
-        cuts = np.concatenate([[0], np.cumsum(count)]).tolist()
-        whole = len(number) == len(charge) == len(position) == cuts[-1]
-        if not whole or not expected == len(count) == len(isotopes) == len(reason):
+            keys = ("z", "charge", "pos_1e4A", "bond", "n_atoms", "n_bonds", "isotopes", "reason")
+            number, charge, position, bond, count, bonds, isotopes, reason = (
+                file[key] for key in keys
+            )
+        if not expected == len(count) == len(bonds) == len(isotopes) == len(reason):
+            return []
+        cuts, ends = _cuts(count), _cuts(np.maximum(bonds, 0))
+        whole = len(number) == len(charge) == len(position) == cuts[-1][1]
+        if not whole or bond.shape != (3, ends[-1][1]):
             return []
         return [
-            Conformer(number[a:b], charge[a:b], position[a:b], bool(label), str(why))
-            for a, b, label, why in zip(cuts[:-1], cuts[1:], isotopes, reason, strict=True)
-        ]
+            Conformer(
+                number[a:b], charge[a:b], position[a:b],
+                bond[:, c:d].astype(np.int64) if known else None, bool(label), str(why),
+            )
+            for (a, b), (c, d), known, label, why in zip(
+                cuts, ends, bonds >= 0, isotopes, reason, strict=True
+            )
+        ]  # fmt: skip
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
         return []

@@ -1,28 +1,32 @@
 """npz files: the atoms of all molecules one after the other.
 
 `pos_1e4A` (int32, 1e-4 Angstrom, `(atoms, 3)`), `z` `(atoms,)` and `n_atoms` `(molecules,)` must
-be there; `charge` `(atoms,)`, `name` and `gdb_index` may. Properties are `props` `(molecules, k)`
-with `prop_names` (alpha_bohr3 is alpha in bohr^3), and every further array of numbers or words
-with one row per molecule, called by its key; a key properties/alpha is alpha.
+be there; `charge` `(atoms,)`, `name` and `gdb_index` may. Bonds are known if `bond_pair` is there,
+`(2, bonds)`, the two atoms of each bond counted over all molecules from 0, and `bond_order`
+`(bonds,)`, 1, 2, 3 or 4 (aromatic); a molecule without any then has none. Properties are `props`
+`(molecules, k)` with `prop_names` (alpha_bohr3 is alpha in bohr^3), and every further array of
+numbers or words with one row per molecule, called by its key; a key properties/alpha is alpha.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import repeat
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from structdiff.domains.molecules.readers.records import Record
-from structdiff.domains.molecules.structures import Structures
+from structdiff.domains.molecules.readers.records import Record, tidy
+from structdiff.domains.molecules.structures import Bonds, Structures
 
-__all__ = ["PREFIX", "load_arrays", "read_npz", "split_unit"]
+__all__ = ["BONDS", "PREFIX", "load_arrays", "read_npz", "split_unit"]
 
 KEYS = ("pos_1e4A", "z", "n_atoms")
 PREFIX = "properties/"
-_OWN = (*KEYS, "charge", "name", "gdb_index", "valid", "props", "prop_names")
+BONDS = ("bond_pair", "bond_order")
+_OWN = (*KEYS, *BONDS, "charge", "name", "gdb_index", "valid", "props", "prop_names")
 _UNITS = {
     "debye": "D", "bohr3": "bohr^3", "bohr2": "bohr^2", "ha": "Ha", "ev": "eV", "ghz": "GHz",
     "cal_molK": "cal/(mol K)", "kcal_mol": "kcal/mol", "kj_mol": "kJ/mol",
@@ -60,10 +64,14 @@ def read_npz(stream: IO[bytes], path: Path) -> Iterator[Record]:
         name: column.tolist() if column.ndim == 1 else column
         for name, column in structures.properties.items()
     }
-    for i, (number, position) in enumerate(structures):
+    local = structures.bond.split(structures) if structures.bond is not None else repeat(None)
+    for i, ((number, position), bond) in enumerate(zip(structures, local, strict=False)):
         where = names[i] or f"molecule {i + 1}"
         known = {name: column[i] for name, column in columns.items()}
-        yield Record(where, names[i], number, position, structures.charges(i), known, units)
+        table = None if bond is None else np.stack([*bond.pair, bond.order])
+        yield Record(
+            where, names[i], number, position, structures.charges(i), known, units, bond=table
+        )
 
 
 def load_arrays(stream: IO[bytes]) -> dict[str, NDArray[Any]]:
@@ -111,7 +119,29 @@ def _structures(arrays: Mapping[str, NDArray[Any]]) -> tuple[Structures, dict[st
         raise ValueError(f"charge must hold small whole numbers, not {charge.dtype}")
     properties, units = _properties(arrays, len(count))
     size = count.astype(np.int64)
-    return Structures(position / 1e4, number, size, name, charge, properties), units
+    bond = _bonds(arrays, size)
+    return Structures(position / 1e4, number, size, name, charge, properties, bond), units
+
+
+def _bonds(arrays: Mapping[str, NDArray[Any]], count: NDArray[np.int64]) -> Bonds | None:
+    """The bonds of an npz, if it has any."""
+    given = [key for key in BONDS if key in arrays]
+    if not given:
+        return None
+    if len(given) < len(BONDS):
+        raise ValueError(f"bonds are {' and '.join(BONDS)}, it has {given[0]} only")
+    pair, order = (arrays[key] for key in BONDS)
+    whole = pair.dtype.kind in "iu" and order.dtype.kind in "iu"
+    if not whole or order.ndim != 1 or pair.shape != (2, len(order)):
+        raise ValueError(
+            "bond_pair must be whole numbers (2, bonds) and bond_order (bonds,), not "
+            f"{pair.dtype} {pair.shape} and {order.dtype} {order.shape}"
+        )
+    owner = np.repeat(np.arange(len(count)), count)
+    if pair.size and not (pair.min() >= 0 and pair.max() < len(owner)):
+        raise ValueError(f"bond_pair must hold atoms 0 to {len(owner) - 1}, it has others")
+    table = tidy(pair.astype(np.int64), order.astype(np.int64))
+    return Bonds(table[:2], table[2], owner[table[0]])
 
 
 def _properties(

@@ -5,6 +5,9 @@ known value is d > 1 numbers it is `(molecules, d)`. Else it holds words as they
 where unknown. Unknown are empty cells and nan, and among numbers the marks NA, N/A, null, None, -,
 ? and . too. What is numeric in half of its cells or more, but not in all, is noted, and so is a
 field with words longer than 256 characters, which is left out.
+
+Bonds are kept if every molecule has them; else all are dropped, which is noted. A model is trained
+on the bonds of all its molecules, and distances give them where they are not known.
 """
 
 from __future__ import annotations
@@ -13,16 +16,22 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from structdiff.domains.molecules.structures import Structures, distances, pairs
+from structdiff.domains.molecules.structures import (
+    Bonds,
+    Integers,
+    Structures,
+    distances,
+    pairs,
+)
 
-__all__ = ["MISSING", "Loaded", "Record", "Skipped", "columns", "gather"]
+__all__ = ["MISSING", "Loaded", "Record", "Skipped", "columns", "gather", "tidy"]
 
 COINCIDENT = 1e-3  # Angstrom
 LONGEST = 256  # characters of a word
@@ -34,7 +43,11 @@ Value: TypeAlias = float | tuple[float, ...] | str | None
 
 
 class Record(NamedTuple):
-    """One molecule of a file; without a name it is called by its place."""
+    """One molecule of a file; without a name it is called by its place.
+
+    `bond` has the atoms i < j, counted from 0, and the order of each bond, `(3, bonds)`; it is
+    None if the bonds are not known.
+    """
 
     where: str
     name: str
@@ -44,6 +57,7 @@ class Record(NamedTuple):
     properties: Mapping[str, object] = _NOTHING
     units: Mapping[str, str] = _NOTHING
     isotopes: bool = False
+    bond: Integers | None = None
 
 
 @dataclass(frozen=True)
@@ -97,12 +111,14 @@ def gather(items: Iterable[Record | Skipped], max_atoms: int) -> Loaded:
     known, remarks = columns([record.properties for record in records], places)
     labelled = sum(record.isotopes for record in records)
     notes = [f"{labelled:,} molecules with isotopes: the labels were dropped"] * (labelled > 0)
+    structures = packed.select(left).with_properties(known)
+    bond, dropped = _bonds(records, structures)
     units = {name: unit for record in reversed(records) for name, unit in record.units.items()}
     return Loaded(
-        packed.select(left).with_properties(known),
+        replace(structures, bond=bond),
         (*skipped, *faults),
         {name: units[name] for name in known if name in units},
-        (*notes, *remarks),
+        (*notes, *dropped, *remarks),
         tuple(places),
     )
 
@@ -121,6 +137,41 @@ def _pack(records: Sequence[Record]) -> Structures:
         tuple(record.name or record.where for record in records),
         np.concatenate([np.zeros(0, np.int8), *charge]),
     )
+
+
+def _bonds(records: Sequence[Record], structures: Structures) -> tuple[Bonds | None, list[str]]:
+    """The bonds of packed records if all have them, and a remark if only some have."""
+    bare = [record for record in records if record.bond is None]
+    if bare:
+        some = len(records) - len(bare)
+        note = (
+            f"bonds of {some:,} molecules are dropped: {len(bare):,} have none that are known, "
+            f"the first {bare[0].where}"
+        )
+        return None, [note] * (some > 0)
+    tables = [record.bond for record in records if record.bond is not None]
+    whole = np.concatenate([np.zeros((3, 0), np.int64), *tables], axis=1)
+    molecule = np.repeat(np.arange(len(records)), [table.shape[1] for table in tables])
+    return Bonds(whole[:2] + structures.offsets[molecule], whole[2], molecule), []
+
+
+def tidy(pair: Integers, order: Integers) -> Integers:
+    """Bonds in the order of their atoms, each with the lower one first, `(3, bonds)`.
+
+    Raises:
+        ValueError: If two atoms have two bonds, or an atom has one with itself.
+
+    Example:
+        >>> tidy(np.array([[0, 2], [1, 0]]), np.array([2, 1])).tolist()
+        [[0, 0], [1, 2], [2, 1]]
+    """
+    low, high = pair.min(0), pair.max(0)
+    place = np.lexsort((high, low))
+    table = np.stack([low, high, order])[:, place].astype(np.int64)
+    twice = (np.diff(table[:2]) == 0).all(0)
+    if twice.any() or (low == high).any():
+        raise ValueError("bonds must join two different atoms, each pair once")
+    return table
 
 
 def _screen(

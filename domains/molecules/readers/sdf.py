@@ -1,4 +1,9 @@
-"""SDF and mol files, V2000 and V3000: elements, coordinates, formal charges and data fields."""
+"""SDF and mol files, V2000 and V3000: elements, coordinates, charges, bonds and data fields.
+
+Bonds are single, double, triple or aromatic, and kept as they are written. A record of several
+atoms without any bond, or with one of another kind (dative, hydrogen, a query), is read, but its
+bonds are not known (see `records`).
+"""
 
 from __future__ import annotations
 
@@ -41,6 +46,8 @@ def _records(lines: Iterable[str]) -> Iterator[list[str]]:
 def _record(lines: list[str], where: str) -> Record | Skipped:
     from rdkit import Chem, rdBase
 
+    from structdiff.domains.molecules.mols import bonds_of
+
     title = (lines or [""])[0].strip()
     where = f"{where} ({title[:60]})" if title.isprintable() and title else where
     if len(lines) > _LONGEST or any("\0" in line for line in lines):
@@ -73,7 +80,7 @@ def _record(lines: list[str], where: str) -> Record | Skipped:
     isotopes = any(atom.GetIsotope() for atom in atoms)
     return Record(
         where, title, number, position, np.array(charge, np.int8), _fields(lines),
-        isotopes=isotopes,
+        isotopes=isotopes, bond=bonds_of(mol),
     )  # fmt: skip
 
 

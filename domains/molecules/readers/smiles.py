@@ -1,7 +1,8 @@
 """Lists of SMILES: lines `SMILES [name]`, or tables with a column `smiles`.
 
-The 3-D coordinates come from `embedding.embed`. Other columns of a table are properties, but for
-`name`. A record is one molecule: salts and mixtures are skipped, and so are radicals.
+The 3-D coordinates come from `embedding.embed`, the bonds from the SMILES, kekulized. Other
+columns of a table are properties, but for `name`. A record is one molecule: salts and mixtures are
+skipped, and so are radicals.
 """
 
 from __future__ import annotations
@@ -98,5 +99,5 @@ def _embedded(entries: list[Entry], max_atoms: int) -> Iterator[Record | Skipped
             position = found.position / np.float64(1e4)
             yield Record(
                 where, name, found.number, position, found.charge, properties,
-                isotopes=found.isotopes,
+                isotopes=found.isotopes, bond=found.bond,
             )  # fmt: skip

@@ -1,20 +1,22 @@
 """A look at data before training: what is there, what looks wrong, what training would do.
 
 Costly checks look at a sample of the molecules, and say so. Nothing is changed or left out; what
-`data.read` skips is skipped here too.
+`data.read` skips is skipped here too. As the default recipe does, chemistry is judged by
+distances, also where molecules have bonds of their own; how good those are is said apart.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from structdiff.domains.molecules.assignment import assigned
 from structdiff.domains.molecules.chemistry import VALENCIES, Verdict, implied, judge
 from structdiff.domains.molecules.codec import MoleculeCodec, type_symbol
 from structdiff.domains.molecules.data import Loaded, read
@@ -22,7 +24,7 @@ from structdiff.domains.molecules.readers.sources import qm9_split
 from structdiff.domains.molecules.recipe import MoleculesConfig
 from structdiff.domains.molecules.reports.inspection import UNITS, contacts, flat, twins, unit_of
 from structdiff.domains.molecules.reports.properties import describe, usable
-from structdiff.domains.molecules.structures import SYMBOLS, Structures
+from structdiff.domains.molecules.structures import SYMBOLS, Integers, Structures
 from structdiff.domains.molecules.tally import Tally, interval
 
 __all__ = ["Diagnosis", "Section", "examine"]
@@ -30,6 +32,7 @@ __all__ = ["Diagnosis", "Section", "examine"]
 SAMPLE = 5_000
 PAIR_BYTES = 900  # of a pair of atoms and a layer of the default width, in training in bfloat16
 _CHUNK = 250
+_BONDED = 500  # molecules whose bonds are looked at
 _RARE = 10  # molecules
 _BINS = 10
 _SHOWN = 8  # reasons
@@ -86,7 +89,7 @@ def examine(path: Path | str, *, sample: int = SAMPLE, progress: bool = True) ->
         raise ValueError(msg)
     order = np.random.default_rng(0).permutation(len(structures))[:sample]
     few = structures.select(np.sort(order))
-    verdicts = _judged(few, implied(structures), progress)
+    verdicts = _judged(replace(few, bond=None), implied(structures), progress)
     seen = "" if len(few) == len(structures) else f" (a sample of {len(few):,} molecules)"
     return Diagnosis(
         str(path),
@@ -97,6 +100,7 @@ def examine(path: Path | str, *, sample: int = SAMPLE, progress: bool = True) ->
             _coordinates(few, seen),
             _copies(few, verdicts, seen),
             _chemistry(structures, verdicts, seen),
+            _bonds(structures, order[:_BONDED]),
             _properties(loaded),
             _training(structures, config),
         ),
@@ -237,6 +241,26 @@ def _chemistry(structures: Structures, verdicts: list[Verdict], seen: str) -> Se
     if pieces > 0.01 * total:
         warnings.append(f"{_share(pieces, total)} are in several pieces under the bond table")
     return Section(f"chemistry, bonds from distances{seen}", tuple(lines), tuple(warnings))
+
+
+def _bonds(structures: Structures, order: Integers) -> Section:
+    """Whether there are bonds, and how many molecules could be used with data.bonds."""
+    few, total = structures.select(np.sort(order)), len(order)
+    lines = ["none are known, distances give them"]
+    if structures.bond is not None:
+        valid = sum(v.valid for v in judge(few, implicit=implied(structures)))
+        lines = [f"all {len(structures):,} molecules have bonds of their own"]
+        lines.append(f"{valid:,} of {total:,} are valid by these ({_rate(valid, total)})")
+    found, reasons = assigned(few)
+    ringed, faults = assigned(found, aromatic=True)
+    lines += [
+        f"{len(part):,} of {total:,} can be used with --data.bonds {kind}"
+        for part, kind in ((found, "kekulized"), (ringed, "aromatic"))
+    ]
+    counted = Counter(reason for reason in (*reasons, *faults) if reason)
+    lines += [f"{count:,} x {reason}" for reason, count in counted.most_common(_SHOWN)]
+    seen = "" if total == len(structures) else f" (a sample of {total:,} molecules)"
+    return Section(f"bonds{seen}", tuple(lines))
 
 
 def _properties(loaded: Loaded) -> Section:

@@ -25,9 +25,10 @@ from structdiff.artifacts.table import Cell
 from structdiff.batch import Batch
 from structdiff.counter import Counter
 from structdiff.denoiser import Denoiser
+from structdiff.domains.molecules.assignment import assigned
 from structdiff.domains.molecules.codec import MoleculeCodec, type_symbol
 from structdiff.domains.molecules.recipe import MoleculesConfig, grid_of
-from structdiff.domains.molecules.structures import Integers, Structures
+from structdiff.domains.molecules.structures import AROMATIC, Integers, Structures
 from structdiff.likelihood import Bound, Interval, bound, ratio
 
 __all__ = ["Scores", "score"]
@@ -185,7 +186,7 @@ def score(
         first = reasons[0] if reasons else "there is none"
         msg = f"no molecule can be scored, the first: {first}. The model knows {codec.symbols()}"
         raise ValueError(msg)
-    usable = structures.select(rows)
+    usable, rows = _with_bonds(codec, structures, rows, reasons)
     usable = usable.without_hydrogens() if implicit else usable
     atoms = structures.count.copy()
     atoms[rows] = usable.count
@@ -206,6 +207,26 @@ def score(
         Bound.concatenate(bounds), rows, tuple(reasons), atoms, np.concatenate(sizes),
         tuple(known), draws, steps, seed,
     )  # fmt: skip
+
+
+def _with_bonds(
+    codec: MoleculeCodec, structures: Structures, rows: Integers, reasons: list[str]
+) -> tuple[Structures, Integers]:
+    """These molecules with bonds, if the model has any; `reasons` gets why others have none.
+
+    Raises:
+        ValueError: If none is left.
+    """
+    usable = structures.select(rows)
+    if not codec.bond_counts:
+        return replace(usable, bond=None), rows
+    usable, faults = assigned(usable, aromatic=len(codec.bond_counts) > AROMATIC)
+    for row, fault in zip(rows.tolist(), faults, strict=True):
+        reasons[row] = fault
+    if not len(usable):
+        msg = f"no molecule can be scored, the first: {reasons[int(rows[0])]}"
+        raise ValueError(f"{msg}. The model knows bonds: give molecules that have them")
+    return usable, rows[[not fault for fault in faults]]
 
 
 def _kept(found: Bound) -> Bound:

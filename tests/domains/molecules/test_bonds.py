@@ -231,3 +231,47 @@ def test_layouts_of_pairs_are_those_of_the_network(known):
     layout = Layout.ragged(known.count.tolist())
     pairs = Pairs.complete(layout)
     assert torch.equal(Layout.pairs(layout).nodes, torch.stack([pairs.first, pairs.second]))
+
+
+def test_a_thioether_is_stable_by_its_own_bonds_and_not_by_the_table():
+    """EDM's table knows four bonds of sulphur alone; bonds that are known may be two."""
+    xyz = np.array([[0.0, 0, 0], [1.8, 0, 0]])
+    methyl = np.array([[0.5, 1, 0], [0.5, -0.5, 0.9], [0.5, -0.5, -0.9]])
+    place = np.concatenate([xyz[:1], xyz[1:], -methyl, [[2.2, 1.3, 0]]])
+    pair = np.array([[0, 0, 0, 0, 1], [1, 2, 3, 4, 5]])
+    bond = Bonds(pair, np.ones(5, np.int64), np.zeros(5, np.int64))
+    thiol = Structures(place, [6, 16, 1, 1, 1, 1], [6], bond=bond)
+    (verdict,) = judge(thiol)
+    assert verdict.smiles == "CS"
+    assert verdict.stable
+    assert verdict.reasons == ()
+
+
+def test_scores_say_which_molecules_have_no_bonds(known):
+    """A model of bonds scores molecules by their bonds; those without known ones say why."""
+    from structdiff.domains.molecules.reports.scoring import score
+
+    codec, settings = MoleculeCodec.fit(known, bonds=True), config()
+    bare = replace(known.select([0, 1]), bond=None)
+    odd = replace(bare, position=bare.position * 1.3)
+    both = Structures.concatenate([bare, odd])
+    found = score(build(settings, codec), codec, settings, both, draws=2, steps=4, progress=False)
+    assert list(found.reasons[:2]) == ["", ""]
+    assert all("no allowed valency" in reason for reason in found.reasons[2:])
+    assert "bond" in found.bound.prior
+    with pytest.raises(ValueError, match="The model knows bonds"):
+        score(build(settings, codec), codec, settings, odd, draws=2, steps=4, progress=False)
+
+
+def test_a_core_with_aromatic_bonds_is_written_as_the_model_has_them(known):
+    from structdiff.domains.molecules.fragments import part_of
+
+    ringed, _ = assigned(known, aromatic=True)
+    place = int(ringed.bond.molecule[np.flatnonzero(ringed.bond.order == AROMATIC)[0]])
+    core = ringed.select([place])
+    codec = MoleculeCodec.fit(known, bonds=True)
+    assert triples(part_of(core, codec)) == triples(known.select([place]))
+    plain = MoleculeCodec.fit(known)
+    assert part_of(core, plain).bond is None
+    aromatic = MoleculeCodec.fit(ringed, bonds=True)
+    assert triples(part_of(known.select([place]), aromatic)) == triples(core)

@@ -1,10 +1,13 @@
 """The doctor finds what was put wrong, and nothing else, and foretells what training does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from structdiff.domains.molecules import MoleculesConfig, Structures, embedded, write
+from structdiff.domains.molecules.assignment import assigned
 from structdiff.domains.molecules.chemistry import judge
 from structdiff.domains.molecules.codec import MoleculeCodec
 from structdiff.domains.molecules.loading import load_data
@@ -245,3 +248,26 @@ def test_skipped_records_are_told_and_nothing_to_train_on_is_an_error(tmp_path, 
     path.write_text("\n".join(water))
     with pytest.raises(ValueError, match="1 molecule that can be used, training needs at least 2"):
         examine(path)
+
+
+def test_bonds_are_counted(tmp_path):
+    """Of molecules without bonds, those that can be used; of others how good theirs are."""
+    data = embedded().select(range(40)).with_properties({})
+    path = written(tmp_path / "data.npz", data)
+    text = section(examine(path, progress=False), "bonds")
+    known, reasons = assigned(data)
+    assert "none are known, distances give them" in text
+    lost = Structures.from_list([([6, 1], [[0.0, 0, 0], [0, 0, 1.1]])] * 3)
+    path = written(tmp_path / "lost.npz", Structures.concatenate([data, lost]))
+    text = section(examine(path, progress=False), "bonds")
+    assert not any(reasons)
+    for kind in ("kekulized", "aromatic"):
+        assert f"40 of 43 can be used with --data.bonds {kind}" in text
+    assert "3 x an atom has no allowed valency by the distances" in text
+    far = replace(known, position=known.position * 10)
+    diagnosis = examine(written(tmp_path / "far.npz", far), progress=False)
+    text = section(diagnosis, "bonds")
+    assert "all 40 molecules have bonds of their own" in text
+    assert "40 of 40 are valid by these" in text
+    assert "40 of 40 can be used with --data.bonds aromatic" in text
+    assert "0 stable" in section(diagnosis, "chemistry, bonds from distances")

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from structdiff.domains.molecules import embedded
-from structdiff.domains.molecules.chemistry import bonds
+from structdiff.domains.molecules.aromaticity import aromatised
+from structdiff.domains.molecules.chemistry import bonds, judge
 from structdiff.domains.molecules.graphs import from_graphs, to_graphs
-from structdiff.domains.molecules.structures import Structures
+from structdiff.domains.molecules.structures import AROMATIC, Structures
+from tests.domains.molecules.smiles import plain, scattered
 
 
 def test_graphs_hold_atoms_positions_and_each_bond_in_both_directions():
@@ -54,3 +56,59 @@ def test_a_graph_without_positions_is_named():
 
     with pytest.raises(ValueError, match="graph 0 must have z .* and pos"):
         from_graphs([Data(z=[6])])
+
+
+SMILES = ["C=O", "c1cc[nH]c1", "CC#N"]
+
+
+def known():
+    """Molecules with bonds that distances do not tell."""
+    return aromatised(Structures.concatenate([scattered(one) for one in SMILES]))[0]
+
+
+def test_edges_are_the_bonds_that_molecules_came_with():
+    from torch_geometric.data import Batch
+
+    want = known()
+    graphs = to_graphs(want)
+    assert (graphs[1].edge_attr == AROMATIC).sum() == 10
+    for back in (from_graphs(graphs), from_graphs(Batch.from_data_list(graphs))):
+        np.testing.assert_array_equal(back.bond.pair, want.bond.pair)
+        np.testing.assert_array_equal(back.bond.order, want.bond.order)
+        assert [v.smiles for v in judge(back)] == [plain(one) for one in SMILES]
+
+
+def test_orders_may_be_one_hot_and_edges_in_one_direction():
+    """As torch-geometric's own QM9: single, double, triple, aromatic."""
+    import torch
+
+    want, graphs = known(), to_graphs(known())
+    for graph in graphs:
+        half = graph.edge_index.shape[1] // 2
+        graph.edge_index = graph.edge_index[:, half:]  # j > i
+        graph.edge_attr = torch.nn.functional.one_hot(graph.edge_attr[half:] - 1, 4).float()
+    back = from_graphs(graphs)
+    np.testing.assert_array_equal(back.bond.pair, want.bond.pair)
+    np.testing.assert_array_equal(back.bond.order, want.bond.order)
+
+
+def test_edges_of_neighbours_are_not_bonds():
+    """No attribute, distances, or a graph without edges: nothing is known of bonds."""
+    import torch
+
+    for change in (
+        lambda graph: graph.update({"edge_attr": None}),
+        lambda graph: graph.update({"edge_attr": torch.rand(graph.edge_index.shape[1], 1)}),
+        lambda graph: graph.update({"edge_index": None}),
+        lambda graph: graph.update({"edge_attr": graph.edge_attr + 1}),
+    ):
+        graphs = to_graphs(known())
+        change(graphs[1])
+        assert from_graphs(graphs).bond is None
+
+
+def test_bonds_that_contradict_each_other_are_named():
+    graphs = to_graphs(known())
+    graphs[2].edge_attr[0] += 1
+    with pytest.raises(ValueError, match="edges of graph 2 .* each pair once"):
+        from_graphs(graphs)
