@@ -1,4 +1,4 @@
-"""Molecules in three dimensions: positions and elements, generated together."""
+"""Molecules in three dimensions: positions, elements and maybe bonds, generated together."""
 
 from structdiff.domains.molecules import commands
 from structdiff.domains.molecules.chemistry import Verdict, judge
@@ -7,6 +7,7 @@ from structdiff.domains.molecules.data import embedded, read
 from structdiff.domains.molecules.metrics import evaluate
 from structdiff.domains.molecules.output import write
 from structdiff.domains.molecules.recipe import MoleculesConfig
+from structdiff.domains.molecules.regressor import Regressor, RegressorConfig, train_regressor
 from structdiff.domains.molecules.reports.card import write_card
 from structdiff.domains.molecules.reports.doctor import examine
 from structdiff.domains.molecules.reports.evaluation import Evaluation, evaluate_run
@@ -19,6 +20,8 @@ __all__ = [
     "Evaluation",
     "MoleculeCodec",
     "MoleculesConfig",
+    "Regressor",
+    "RegressorConfig",
     "Run",
     "Samples",
     "Scores",
@@ -32,6 +35,7 @@ __all__ = [
     "judge",
     "read",
     "train",
+    "train_regressor",
     "write",
     "write_card",
 ]

@@ -12,13 +12,14 @@ import tyro
 
 from structdiff.domains.molecules.generation import sample
 from structdiff.domains.molecules.recipe import MoleculesConfig
+from structdiff.domains.molecules.regressor import RegressorConfig, train_regressor
 from structdiff.domains.molecules.reports.card import write_card
 from structdiff.domains.molecules.reports.evaluation import evaluate_run
 from structdiff.domains.molecules.reports.reporting import doctor, evaluate, score
 from structdiff.domains.molecules.run import Run
 from structdiff.domains.molecules.run import train as train_run
 
-__all__ = ["demo", "doctor", "evaluate", "sample", "score", "train"]
+__all__ = ["demo", "doctor", "evaluate", "regressor", "sample", "score", "train"]
 
 
 def train(
@@ -41,6 +42,25 @@ def train(
     if not finished:
         write_card(run)
     print(f"the run is in {out}; draw from it with: structdiff sample {out} -n 10 -o out.sdf")
+
+
+def regressor(
+    config: Annotated[RegressorConfig, tyro.conf.arg(name="")],
+    out: Path = Path("runs/regressor"),
+) -> None:
+    """Train a regressor of noisy molecules, or go on with a run that was stopped.
+
+    --data PATH is short for --data.path PATH, --condition NAME for --data.conditions NAME.
+
+    Args:
+        config: Settings of the run; at least one --condition.
+        out: Folder of the run.
+    """
+    train_regressor(config, out)
+    if int(os.environ.get("RANK", "0")) == 0:
+        asked = " ".join(f"{name}=VALUE" for name in config.data.conditions)
+        draw = f"structdiff sample RUN --regressor {out} --condition {asked} --guidance 2"
+        print(f"the regressor is in {out}; draw by it with: {draw}")
 
 
 def demo(out: Path = Path("runs/demo"), steps: int = 10_000) -> None:

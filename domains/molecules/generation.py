@@ -12,6 +12,7 @@ from structdiff.artifacts import Job, Made, Part, piecewise, write_atomic, write
 from structdiff.domains.molecules.data import read
 from structdiff.domains.molecules.order import Order, TooFewValid
 from structdiff.domains.molecules.output import check_free, encode, write
+from structdiff.domains.molecules.regressor import Regressor
 from structdiff.domains.molecules.request import condition_of
 from structdiff.domains.molecules.run import Run
 from structdiff.domains.molecules.sampling import Samples
@@ -36,6 +37,7 @@ def sample(
     settings: Mapping[str, Any],
     seed: int,
     overwrite: bool,
+    regressor: Path | None = None,
 ) -> None:
     """Draw molecules and write or list them; a path without a suffix is a folder of shards."""
     shards = out is not None and (folder or out.is_dir() or not out.suffix)
@@ -43,17 +45,19 @@ def sample(
         check_free(out, overwrite=overwrite)
     core = None if given is None else _core(Path(given))
     loaded = Run.load(run).drawing(**settings)
-    values = loaded.parse(condition)
+    guide = None if regressor is None else Regressor.load(regressor)
+    values = loaded.parse(condition, guide)
     asked = {
         "sizes": list(sizes) or None,
         "condition": values,
         "guidance": guidance,
         "given": core,
+        "regressor": guide,
         "seed": seed,
     }
     wanted = molecules if only_valid is None else only_valid
     order = Order(loaded, wanted, only_valid is not None, asked)
-    for line in _beyond(loaded, sizes, values, condition):
+    for line in _beyond(loaded, guide, sizes, values, condition):
         print(line)
     if out is None:
         _list(*collect(order))
@@ -200,15 +204,20 @@ def _core(path: Path) -> Structures:
 
 
 def _beyond(
-    run: Run, sizes: tuple[int, ...], values: Mapping[str, ArrayLike], words: Mapping[str, str]
+    run: Run,
+    guide: Regressor | None,
+    sizes: tuple[int, ...],
+    values: Mapping[str, ArrayLike],
+    words: Mapping[str, str],
 ) -> Iterator[str]:
-    """What is asked beyond that on which the model was trained."""
+    """What is asked beyond that on which the model, or what guides it, was trained."""
     trained = [size for size, count in enumerate(run.codec.sizes.histogram) if count]
     far = sorted({size for size in sizes if not trained[0] <= size <= trained[-1]})
     if far:
         yield f"sizes {far} are outside the training data ({trained[0]} to {trained[-1]} atoms)"
     for name, value in values.items():
-        known = condition_of(run.codec, name)
+        source = run if guide is None or name not in guide.columns else guide
+        known = condition_of(source.codec, name)
         if known.outside(value):
             ends = f"{list(known.low)} to {list(known.high)}"
             yield f"{name} = {words[name]} is outside the training data ({ends})"

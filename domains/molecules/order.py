@@ -36,7 +36,7 @@ class Order:
         run: The model, with its settings of the sampler.
         wanted: How many molecules are to be kept.
         only_valid: Whether only those that are valid and in one piece are kept.
-        asked: Arguments of `Run.request`: sizes, condition, guidance, given, seed.
+        asked: Arguments of `Run.request`: sizes, condition, guidance, given, regressor, seed.
 
     Raises:
         ValueError: If what is asked cannot be drawn.
@@ -120,14 +120,16 @@ class Order:
 
     def describe(self) -> dict[str, Any]:
         """All that the molecules follow from, for JSON; model and given part as checksums."""
-        run, given = self.run, self.asked["given"]
+        run, given, guide = self.run, self.asked["given"], self.asked.get("regressor")
         model = run.config.model_dump(mode="json", exclude={"sampler", "training"})
+        guided = {} if guide is None else {"regressor": guide.checksum()}
         return {
             "domain": "molecules",
             "model": model_checksum(run.folder, model, run.codec.state()),
             "molecules": self.wanted,
             "only_valid": self.only_valid,
-            **self.asked,
+            **{name: value for name, value in self.asked.items() if name != "regressor"},
+            **guided,
             "given": None if given is None else given.identity()["digest"],
             "sampler": run.config.sampler.model_dump(mode="json"),
         }

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from structdiff.denoiser import NetworkDenoiser
 from structdiff.domains.molecules.codec import MoleculeCodec
-from structdiff.domains.molecules.fragments import random_fragments
+from structdiff.domains.molecules.fragments import GivenKind, random_parts
 from structdiff.domains.molecules.network import MoleculeBackbone
 from structdiff.nn.graph_networks import GraphKind
 from structdiff.objectives import (
@@ -151,6 +151,8 @@ class LossConfig(Settings):
     """Share of molecules that are trained without their conditions; guidance needs some."""
     given: float = Field(default=0.0, ge=0, le=1)
     """Share of molecules of which a fragment is given; above 0, --given is exact."""
+    given_kind: GivenKind = "fragments"
+    """What is given: a fragment, two fragments whose linker is missing, or either."""
     independent: bool = False
     """Whether positions, elements and bonds have times of their own in training."""
 
@@ -253,7 +255,7 @@ def objective_of(config: MoleculesConfig, codec: MoleculeCodec) -> Objective:
         self_conditioning=0.5 if config.network.self_conditioning else 0.0,
     )
     if loss.given > 0:
-        objective = GivenRows(objective, random_fragments, rate=loss.given)
+        objective = GivenRows(objective, random_parts(loss.given_kind), rate=loss.given)
     if codec.conditions:
         alone = len(codec.conditions) > 1
         objective = ConditionDropout(

@@ -1,6 +1,7 @@
 """What to draw: how many molecules, of which sizes, with which conditions and given atoms.
 
-The molecules of a request are numbered from 0; sizes follow p(size | condition) of the data.
+The molecules of a request are numbered from 0; sizes follow p(size | condition) of the data. What
+a regressor knows is asked by its gradient, the model itself is not told of it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from structdiff.codecs import Condition, draw_sizes, encode_conditions
+from structdiff.codecs import Condition, SizeLaw, draw_sizes, encode_conditions
 from structdiff.domains.molecules.codec import MoleculeCodec
 from structdiff.domains.molecules.fragments import part_of
+from structdiff.domains.molecules.regression import Aim
+from structdiff.domains.molecules.regressor import Regressor
 from structdiff.domains.molecules.structures import Structures
 from structdiff.runs import whole
 
@@ -36,6 +39,7 @@ class Request:
         condition: Encoded conditions by name, one row per molecule.
         present: Where they are known, `(molecules,)`.
         guidance: Guidance scale, one for all conditions or one for each.
+        aim: What a regressor's gradient follows, None without one or at scale 0.
         given: A molecule whose atoms every drawn one contains, where they are.
         seed: Start of the random numbers.
     """
@@ -46,6 +50,7 @@ class Request:
     guidance: float | Mapping[str, float]
     given: Structures | None
     seed: int
+    aim: Aim | None = None
 
 
 def request(
@@ -56,6 +61,7 @@ def request(
     condition: Mapping[str, ArrayLike] | None = None,
     guidance: float | Mapping[str, float] = 1.0,
     given: Structures | None = None,
+    regressor: Regressor | None = None,
     seed: int = 0,
 ) -> Request:
     """A request, with sizes drawn from p(size | condition), or from a list.
@@ -69,7 +75,9 @@ def request(
         condition: Value of each condition, one for all molecules or one for each; a condition
             whose value is not known is left out.
         guidance: Guidance scale.
-        given: A part that every molecule has.
+        given: A part that every molecule has, in one piece or in several.
+        regressor: What follows the conditions that it knows, by its gradient with the scale
+            `guidance`; the model is told the others.
         seed: Start of the random numbers.
 
     Raises:
@@ -81,6 +89,40 @@ def request(
     sizes = None if sizes is None else _sizes(codec, sizes)
     asked = condition or {}
     _check_guidance(codec, asked, guidance)
+    guided = [] if regressor is None else [n for n in asked if n in regressor.columns]
+    encoded, present = _encoded(codec, {n: asked[n] for n in asked if n not in guided}, molecules)
+    scales = dict(guidance) if isinstance(guidance, Mapping) else dict.fromkeys(asked, guidance)
+    aim, likely = None, None
+    if regressor is not None:
+        _check_follows(regressor, asked)
+        values, known = _encoded(regressor.codec, {n: asked[n] for n in guided}, molecules)
+        aim = regressor.aim(values, {n: scales[n] for n in guided})
+        likely = _Likely(regressor.codec.sizes, values, known)
+    if isinstance(guidance, Mapping):
+        guidance = {n: scale for n, scale in scales.items() if n not in guided}
+    if given is not None:
+        _check_given(given)
+        codec.encode(part_of(given, codec))
+    least = 0 if given is None else int(given.count[0]) + 1
+    random, counts = np.random.default_rng(seed), list[int]()
+    for low in range(0, molecules, _BLOCK):
+        rows = slice(low, min(low + _BLOCK, molecules))
+        parts = ({n: x[rows] for n, x in part.items()} for part in (encoded, present))
+        weights = codec.sizes.weights(rows.stop - low, *parts)
+        if likely is not None:
+            weights *= likely.of(rows, weights.shape[1])
+        counts += draw_sizes(_allowed(weights, sizes, least), random).tolist()
+    return Request(tuple(counts), encoded, present, guidance, given, seed, aim)
+
+
+def _encoded(
+    codec: MoleculeCodec, asked: Mapping[str, ArrayLike], molecules: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What is asked of each molecule, as a model sees it.
+
+    Raises:
+        ValueError: If a condition is not one of the codec's, or a value is not known.
+    """
     values = {n: _per_molecule(condition_of(codec, n), x, molecules) for n, x in asked.items()}
     encoded, present = encode_conditions(codec.conditions, values)
     missing = [name for name, known in present.items() if not known.all()]
@@ -90,17 +132,43 @@ def request(
             "leave out a condition that is not known"
         )
         raise ValueError(msg)
-    if given is not None:
-        _check_given(given)
-        codec.encode(part_of(given, codec))
-    least = 0 if given is None else int(given.count[0]) + 1
-    random, counts = np.random.default_rng(seed), list[int]()
-    for low in range(0, molecules, _BLOCK):
-        rows = slice(low, min(low + _BLOCK, molecules))
-        known = ({n: x[rows] for n, x in part.items()} for part in (encoded, present))
-        weights = codec.sizes.weights(rows.stop - low, *known)
-        counts += draw_sizes(_allowed(weights, sizes, least), random).tolist()
-    return Request(tuple(counts), encoded, present, guidance, given, seed)
+    return encoded, present
+
+
+def _check_follows(regressor: Regressor, asked: Mapping[str, ArrayLike]) -> None:
+    """Refuse a regressor that nothing is asked of."""
+    if not asked.keys() & regressor.columns.keys():
+        knows = f"the regressor knows {sorted(regressor.columns)}"
+        msg = (
+            f"{knows}, but the conditions that are asked are {sorted(asked)}: ask for one of them"
+        )
+        raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class _Likely:
+    """How likely what is asked of a regressor is at each size.
+
+    Arguments:
+        law: The law of sizes of the regressor's data.
+        condition: What is asked of each molecule.
+        present: Where it is known.
+    """
+
+    law: SizeLaw
+    condition: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
+
+    def of(self, rows: slice, sizes: int) -> NDArray[np.float64]:
+        """p(c | n) of these molecules, `(molecules, sizes)`."""
+        most = max(sizes, len(self.law.histogram))
+        tables = {
+            name: (edges, (*counts, *[(0,) * (len(edges) + 1)] * (most - len(counts))))
+            for name, (edges, counts) in self.law.tables.items()
+        }
+        parts = ({n: x[rows] for n, x in part.items()} for part in (self.condition, self.present))
+        flat = SizeLaw((1,) * most, tables)
+        return flat.weights(rows.stop - rows.start, *parts)[:, :sizes]
 
 
 def _sizes(codec: MoleculeCodec, sizes: Sequence[int]) -> list[int]:

@@ -21,6 +21,7 @@ from structdiff.domains.molecules.recipe import (
     grid_of,
     objective_of,
 )
+from structdiff.domains.molecules.regressor import Regressor
 from structdiff.domains.molecules.reports.scoring import Scores, score
 from structdiff.domains.molecules.request import Request, condition_of, request
 from structdiff.domains.molecules.sampling import Samples, Watch, draw
@@ -144,8 +145,10 @@ class Run:
         config = with_sampler(self.config, changes)
         return Run(self.folder, config, self.codec, self.denoiser)
 
-    def parse(self, condition: Mapping[str, str]) -> dict[str, ArrayLike]:
-        """Conditions in words as values.
+    def parse(
+        self, condition: Mapping[str, str], regressor: Regressor | None = None
+    ) -> dict[str, ArrayLike]:
+        """Conditions in words as values; those that a regressor knows are its.
 
         Raises:
             ValueError: If the run does not know a name, or a value is not one.
@@ -154,7 +157,11 @@ class Run:
         if empty:
             msg = f"condition {empty[0]!r} must be NAME=VALUE, the value is empty"
             raise ValueError(msg)
-        return {name: condition_of(self.codec, name).parse(x) for name, x in condition.items()}
+        known = {} if regressor is None else dict.fromkeys(regressor.columns, regressor.codec)
+        return {
+            name: condition_of(known.get(name, self.codec), name).parse(text)
+            for name, text in condition.items()
+        }
 
     def request(
         self,
@@ -164,9 +171,12 @@ class Run:
         condition: Mapping[str, ArrayLike] | None = None,
         guidance: float | Mapping[str, float] | None = None,
         given: Structures | None = None,
+        regressor: Regressor | None = None,
         seed: int = 0,
     ) -> Request:
         """What to draw, see `request.request`; guidance is the config's by default."""
+        if regressor is not None:
+            regressor.check(self.config, self.codec)
         if guidance is None:
             guidance = self.config.sampler.guidance if condition else 1.0
         return request(
@@ -176,6 +186,7 @@ class Run:
             condition=condition,
             guidance=guidance,
             given=given,
+            regressor=regressor,
             seed=seed,
         )
 
@@ -203,6 +214,7 @@ class Run:
         condition: Mapping[str, ArrayLike] | None = None,
         guidance: float | Mapping[str, float] | None = None,
         given: Structures | None = None,
+        regressor: Regressor | None = None,
         seed: int = 0,
         progress: bool = True,
         watch: Watch | None = None,
@@ -220,7 +232,9 @@ class Run:
                 one for all or one per condition. The config's by default.
             given: One molecule whose atoms every drawn one contains, where they are: exact with a
                 model trained with `loss.given`, else by replacement, or RePaint with
-                `repaint` above 1.
+                `repaint` above 1. It may be in several pieces.
+            regressor: A regressor of noisy molecules, by whose gradient the conditions that it
+                knows are followed; `guidance` is its scale, 0 for none.
             seed: Start of the random numbers.
             progress: Whether to show a bar.
             watch: Called with the steps done and the noisy molecules of the first batch.
@@ -232,7 +246,13 @@ class Run:
         """
         run = self.drawing(**settings)
         asked = run.request(
-            molecules, sizes=sizes, condition=condition, guidance=guidance, given=given, seed=seed
+            molecules,
+            sizes=sizes,
+            condition=condition,
+            guidance=guidance,
+            given=given,
+            regressor=regressor,
+            seed=seed,
         )
         cut, drawn = partition(molecules, run.config.sampler.batch_size), []
         with Progress(molecules, unit="molecule", show=progress) as bar:

@@ -20,7 +20,7 @@ from structdiff.domains.molecules.fragments import anchored, at_home, with_core
 from structdiff.domains.molecules.recipe import MoleculesConfig, grid_of
 from structdiff.domains.molecules.request import Request
 from structdiff.domains.molecules.structures import Structures
-from structdiff.guidance import ClassifierFree, RePaint, Replacement
+from structdiff.guidance import ClassifierFree, Guided, Linearised, RePaint, Replacement
 from structdiff.random import Tempered
 from structdiff.runs import noise_of
 from structdiff.samplers import Ancestral, Carry, Walk
@@ -41,11 +41,14 @@ class Samples:
         return len(self.verdicts)
 
     def mols(self) -> list[object]:
-        """RDKit molecules with bonds inferred from distances; not sanitised."""
+        """RDKit molecules with the generated bonds, else those of distances; not sanitised."""
         from structdiff.domains.molecules.chemistry import bonds, to_mol
 
-        found = bonds(self.structures).split(self.structures)
-        return [to_mol(*pair, bond) for pair, bond in zip(self.structures, found, strict=True)]
+        whole = self.structures
+        return [
+            to_mol(*whole.molecule(m), bond, whole.charges(m).tolist())
+            for m, bond in enumerate(bonds(whole).split(whole))
+        ]
 
 
 @torch.no_grad()
@@ -75,6 +78,8 @@ def draw(
     known = None if asked.given is None else with_core(blank, codec, asked.given)
     if asked.condition and asked.guidance != 1:
         denoiser = ClassifierFree(denoiser, asked.guidance)
+    if asked.aim is not None:
+        denoiser = Guided(denoiser, asked.aim, 1.0, Linearised())
     walk, start = _walk(denoiser, config, blank, known)
 
     def seen(step: int, carry: Carry) -> None:

@@ -79,6 +79,7 @@ def sample(
     sizes: Annotated[Sizes, tyro.conf.arg(metavar="INT ...")] = (),
     given: str | None = None,
     only_valid: int | None = None,
+    regressor: Path | None = None,
     sampler: Drawing = Drawing(),  # noqa: B008
     seed: int = 0,
     overwrite: bool = False,
@@ -106,12 +107,15 @@ def sample(
             --condition says gap=0.2:0.3 (seconds to fill) or noise=0.05 (to take away).
         only_valid: Draw until so many are valid, and keep those; the rate of all drawn is told. Of
             molecules alone.
+        regressor: Folder of a regressor, whose gradient follows the conditions that it knows; of
+            molecules alone.
         sampler: How samples are drawn.
         seed: Start of the random numbers: with the same, the same samples are drawn.
         overwrite: Whether OUT may be replaced.
     """
     domain = load(RunFolder(run).domain)
-    domain.commands.sample(
+    draw = domain.commands.sample
+    draw(
         run,
         n,
         None if out is None else _path("out", out),
@@ -124,6 +128,7 @@ def sample(
         settings=asdict(sampler),
         seed=seed,
         overwrite=overwrite,
+        **_own(draw, "regressor", regressor, "molecules"),
     )
 
 

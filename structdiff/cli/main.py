@@ -18,6 +18,7 @@ USAGE = """usage: structdiff COMMAND ...
 Diffusion models for structured data.
 
   train DOMAIN     train a model, or go on with a run that was stopped
+  regressor DOMAIN train what guides a model towards a property (molecules)
   sample RUN       draw from a trained model
   score RUN        how likely the model holds samples to be
   evaluate RUN     draw, measure beside real data, write a page with pictures
@@ -39,6 +40,7 @@ _TOGETHER = re.compile(
 )
 # The title of tyro's box, where what is in it begins with the same words.
 _TITLE = re.compile(r"^(invalid choice|unrecognized options) (?=\1[ :])", flags=re.IGNORECASE)
+_OF_DOMAINS = ("train", "demo", "regressor")
 _LONG = {"--data": "--data.path", "--condition": "--data.conditions"}
 
 
@@ -64,12 +66,12 @@ def _run(words: list[str]) -> None:
     command, rest = words[0], words[1:]
     from structdiff.cli import commands
 
-    if command in ("train", "demo"):
+    if command in _OF_DOMAINS:
         _with_domain(command, rest)
     elif command in commands.COMMANDS:
         _call(commands.COMMANDS[command], f"structdiff {command}", rest)
     else:
-        known = ["train", "demo", *commands.COMMANDS]
+        known = [*_OF_DOMAINS, *commands.COMMANDS]
         msg = f"there is no command {command!r}; there are: {', '.join(sorted(known))}"
         raise ValueError(msg)
 
@@ -82,6 +84,9 @@ def _with_domain(command: str, rest: list[str]) -> None:
             sys.exit(2)
         return
     domain = load(rest[0])
+    if not hasattr(domain.commands, command):
+        msg = f"the domain {rest[0]!r} has no command {command!r}: structdiff --help lists all"
+        raise ValueError(msg)
     words = [_LONG.get(word, word) for word in rest[1:]]
     for short, long in _LONG.items():
         words = [w.replace(f"{short}=", f"{long}=") if w.startswith(short) else w for w in words]
