@@ -99,7 +99,7 @@ def test_each_command_has_help(say, command):
 
 def test_an_unknown_command_or_domain_is_answered_with_the_known(say):
     line = refusal(say("tarin", "molecules"))
-    known = "demo, doctor, domains, evaluate, inspect, sample, score, train, tune"
+    known = "demo, doctor, domains, evaluate, inspect, regressor, sample, score, train, tune"
     assert f"no command 'tarin'; there are: {known}" in line
     said = refusal(say("train", "moleculs"))
     assert "no domain 'moleculs'; there are: audio, images, manifolds, molecules" in said
