@@ -15,11 +15,13 @@ ARGS ?=
 # What `make results` repeats: text (with the file TEXT; by default the prefix of text8 that
 # $STRUCTDIFF_DATA has), manifolds (with the folder DATA that has earth/ and torus_rna/; by default
 # $STRUCTDIFF_DATA), latent (images and audio, with the folder DATA that has mnist/ and fsdd/, and
-# PEERS, a Python that has diffusers, to compare with it) or molecules.
+# PEERS, a Python that has diffusers, to compare with it) or molecules (with the folder DATA that
+# has qm9/, else it is fetched, and EDM, a checkout of the EDM molecules code, to compare with it).
 DOMAIN ?= text
 TEXT ?=
 DATA ?=
 PEERS ?=
+EDM ?=
 
 TORCH := torch==2.13.0
 VENV := .venv
@@ -32,7 +34,7 @@ DEV_READY := $(VENV)/.ready-dev
 INSTALLED := build/installed
 SOURCES := $(shell find structdiff domains -not -name __pycache__ -not -name '*.pyc' 2> /dev/null)
 
-.PHONY: help venv demo results results-text results-manifolds results-latent results-molecules conditional test lint format types doctest tutorials package clean
+.PHONY: help venv demo results results-text results-manifolds results-latent results-molecules test lint format types doctest tutorials package clean
 
 help:  ## say what there is
 	@echo "structdiff: make TARGET, where TARGET is one of"
@@ -64,15 +66,10 @@ results-latent: $(DEMO_READY)
 		$(if $(DATA),--data $(DATA)) $(if $(PEERS),--peers $(PEERS))
 
 results-molecules: $(DEMO_READY)
-	@echo "results: about an hour on one core; stop it at any time, the same command goes on"
-	@OMP_NUM_THREADS=1 $(BIN)/structdiff train molecules --data qm9 \
-		--out runs/qm9 --training.steps 65000 --training.warm-up 1000 \
-		--training.validate-every 10000 --training.log-every 500 --training.save-seconds 60
-	@OMP_NUM_THREADS=1 $(BIN)/structdiff evaluate runs/qm9 -n 500 --seed 2
-
-conditional: $(DEMO_READY)  ## repeat the run that is asked for a property, on all of QM9
-	@echo "conditional: about an hour on one core; stop it at any time, the same command goes on"
-	@OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/conditional.py --out runs/conditional
+	@echo "results: molecules of QM9, about an hour on two cores; stop it at any time, the same" \
+		"command goes on"
+	@$(if $(DATA),STRUCTDIFF_DATA=$(DATA) )OMP_NUM_THREADS=1 $(BIN)/python \
+		tests/benchmarks/molecules_results.py --out runs/molecules-results $(if $(EDM),--edm $(EDM))
 
 test: $(DEV_READY)  ## run the tests
 	@echo "test: the laws and the unit tests, in $(JOBS) processes"

@@ -61,3 +61,10 @@ def test_to_keeps_edges() -> None:
 def test_counts_must_not_be_negative() -> None:
     with pytest.raises(ValueError, match="counts must not be negative, got -2"):
         Layout.ragged([1, -2])
+
+
+def test_pairs_survive_a_move_and_can_be_selected() -> None:
+    moved = Layout.pairs(Layout.ragged([3, 2])).to("cpu")
+    chosen = moved.select(torch.tensor([1, 0]))
+    assert chosen.nodes is not None
+    assert chosen.nodes.tolist() == [[0, 2, 2, 3], [1, 3, 4, 4]]

@@ -4,6 +4,8 @@ from structdiff.domains.molecules import commands
 from structdiff.domains.molecules.chemistry import Verdict, judge
 from structdiff.domains.molecules.codec import MoleculeCodec
 from structdiff.domains.molecules.data import embedded, read
+from structdiff.domains.molecules.measures.chemistry import ChemistryReport, chemistry_report
+from structdiff.domains.molecules.measures.descriptors import frechet_chemnet
 from structdiff.domains.molecules.metrics import evaluate
 from structdiff.domains.molecules.output import write
 from structdiff.domains.molecules.recipe import MoleculesConfig
@@ -17,6 +19,7 @@ from structdiff.domains.molecules.sampling import Samples
 from structdiff.domains.molecules.structures import Structures
 
 __all__ = [
+    "ChemistryReport",
     "Evaluation",
     "MoleculeCodec",
     "MoleculesConfig",
@@ -27,11 +30,13 @@ __all__ = [
     "Scores",
     "Structures",
     "Verdict",
+    "chemistry_report",
     "commands",
     "embedded",
     "evaluate",
     "evaluate_run",
     "examine",
+    "frechet_chemnet",
     "judge",
     "read",
     "train",

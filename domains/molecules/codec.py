@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -20,10 +20,12 @@ from structdiff.codecs import Codec, Condition, SizeLaw, encode_conditions
 from structdiff.domains.molecules.structures import AROMATIC, SYMBOLS, Bonds, Structures
 from structdiff.layout import Layout
 
-__all__ = ["AtomType", "MoleculeCodec"]
+__all__ = ["AtomType", "BondKind", "MoleculeCodec"]
 
 AtomType = tuple[int, int]
 """Atomic number and formal charge."""
+BondKind = Literal["none", "kekulized", "aromatic"]
+"""No bonds in the record; single and double ones in aromatic rings; a kind of their own there."""
 
 _SHIFT = 128  # int8 charges as indices
 
@@ -65,7 +67,7 @@ class MoleculeCodec(Codec[Structures]):
         conditions: Sequence[str] = (),
         units: Mapping[str, str] | None = None,
         *,
-        bonds: bool = False,
+        bonds: BondKind = "none",
     ) -> Self:
         """Read off the molecules.
 
@@ -73,7 +75,7 @@ class MoleculeCodec(Codec[Structures]):
             objects: Training molecules.
             conditions: Names of their properties that the model is to know.
             units: Units of those that have one.
-            bonds: Whether bonds are of the record.
+            bonds: Whether bonds are of the record, and how aromatic rings are written.
 
         Raises:
             ValueError: If there are none, their bonds are not known, or a property is missing or
@@ -108,7 +110,7 @@ class MoleculeCodec(Codec[Structures]):
             SizeLaw.fit(objects.count, condition, present),
             float(np.sqrt(np.mean(_centred(objects) ** 2))),
             known,
-            _bond_counts(objects) if bonds else (),
+            () if bonds == "none" else _bond_counts(objects, aromatic=bonds == "aromatic"),
         )
 
     @property
@@ -240,11 +242,11 @@ def _known_bonds(objects: Structures) -> Bonds:
     return objects.bond
 
 
-def _bond_counts(objects: Structures) -> tuple[int, ...]:
-    """How many pairs have each order, none first; aromatic only if there are such bonds."""
+def _bond_counts(objects: Structures, *, aromatic: bool) -> tuple[int, ...]:
+    """How many pairs have each order, none first."""
     order = _known_bonds(objects).order
     pairs = int((objects.count * (objects.count - 1) // 2).sum())
-    found = np.bincount(order, minlength=AROMATIC)
+    found = np.bincount(order, minlength=1 + AROMATIC if aromatic else AROMATIC)
     found[0] = pairs - len(order)
     return tuple(int(count) for count in found)
 

@@ -120,10 +120,10 @@ def fill(order: Order, path: Path, *, overwrite: bool) -> Job:
     try:
         _run(order, job)
     except TooFewValid as error:
-        _summarise(job)
+        _summarise(order, job)
         msg = f"{error}. The rates are in {job.path / 'summary.md'}"
         raise TooFewValid(msg) from None
-    _summarise(job)
+    _summarise(order, job)
     return job
 
 
@@ -162,10 +162,11 @@ def _sdf(samples: Samples) -> tuple[bytes, int]:
     return content, len(kept)
 
 
-def _summarise(job: Job) -> None:
+def _summarise(order: Order, job: Job) -> None:
     """Print the rates and write them beside the shards."""
     tally, records = _tally(job), job.records()
-    report = tally.report(_smiles(job))
+    source = "generated bonds" if order.run.codec.bond_counts else "EDM bond table"
+    report = tally.report(_smiles(job), source=source)
     seconds = sum(record.seconds for record in records)
     written = sum(record.counts["written"] for record in records)
     numbers = {

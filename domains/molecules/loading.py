@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from structdiff.domains.molecules.assignment import assigned
+from structdiff.domains.molecules.chemistry import implied
 from structdiff.domains.molecules.data import EMBEDDED, Skipped, read
 from structdiff.domains.molecules.readers.files import opened
 from structdiff.domains.molecules.readers.packed import load_arrays
@@ -77,6 +78,12 @@ def load_data(config: MoleculesConfig, path: str | None = None) -> Data:
 
 def _with_bonds(molecules: Structures, *, aromatic: bool) -> tuple[Structures, list[Skipped]]:
     """The molecules whose bonds are known, and the others with the reason."""
+    if molecules.bond is None and len(molecules) and implied(molecules):
+        msg = (
+            "bonds do not follow from distances without hydrogens, and these molecules have "
+            "neither: give a file with bonds (SDF, SMILES), or one with hydrogens"
+        )
+        raise ValueError(msg)
     found, reasons = assigned(molecules, aromatic=aromatic)
     names = molecules.name or [f"molecule {i + 1}" for i in range(len(molecules))]
     lost = [Skipped(name, why) for name, why in zip(names, reasons, strict=True) if why]

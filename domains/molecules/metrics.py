@@ -6,11 +6,9 @@ histograms. So one matrix of per-molecule columns and one matrix of multinomial 
 bootstrap intervals in one product. A rate of exactly 0 or 1 has an interval of width 0: of n
 drawn, read it as "within 3/n".
 
-The distance between two molecules with the same formula is the root mean square difference of
-their sorted interatomic distances, sorted within each pair of elements (C-C, C-H, ...). It is
-unchanged by rotation, reflection, translation and the order of the atoms, and 0 for a copy.
-Where no training molecule has the formula, elements are ignored and it is taken to those of the
-same size.
+Molecules that came with bonds (a model that draws them) are judged by those, others by the bonds
+that follow from their distances; the protocols say which. Where bonds were drawn, two more rows
+say how many of them the table of distances finds too.
 
 References:
     Equivariant Diffusion for Molecule Generation in 3D (Hoogeboom et al., 2022)
@@ -29,23 +27,26 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
-from structdiff.domains.molecules.chemistry import (
-    Verdict,
-    bonds,
-    implied,
-    judge,
-    stable_atoms,
-)
+from structdiff.domains.molecules.aromaticity import kekulised
+from structdiff.domains.molecules.bonding import bonds, inferred
+from structdiff.domains.molecules.chemistry import Verdict, implied, judge, stable_atoms
+from structdiff.domains.molecules.measures.nearest import nearest_distance
 from structdiff.domains.molecules.reports.report import Report, Row, comparison
-from structdiff.domains.molecules.structures import Integers, Structures
+from structdiff.domains.molecules.structures import AROMATIC, Bonds, Integers, Structures
 
-__all__ = ["Report", "Row", "baselines", "comparison", "evaluate", "known_smiles"]
+__all__ = [
+    "Report",
+    "Row",
+    "baselines",
+    "comparison",
+    "evaluate",
+    "known_smiles",
+    "nearest_distance",
+]
 
 Columns: TypeAlias = NDArray[np.float64]
 _BLOCK = 4_000_000  # numbers held at a time
-_EDM = "EDM bond table, all drawn"
 _UNDEFINED = "not defined without hydrogens"
 _KNOWN: WeakKeyDictionary[Structures, frozenset[str]] = WeakKeyDictionary()
 
@@ -96,10 +97,13 @@ def evaluate(
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, not {resamples}; 1000 is usual")
     implicit = implied(train)
+    source = "EDM bond table" if generated.bond is None else "generated bonds"
+    drawn = _written(generated)
     metrics = [
-        *_stability(generated, implicit=implicit),
-        *_graphs(judge(generated, implicit=implicit), known_smiles(train)),
+        *_stability(drawn, f"{source}, all drawn", implicit=implicit),
+        *_graphs(judge(drawn, implicit=implicit), known_smiles(train), source),
         *_histograms(generated, reference),
+        *_confirmed(generated),
     ]
     nearest, protocol = nearest_distance(generated, train)
     return _bootstrap(metrics, nearest, protocol, resamples, seed)
@@ -115,17 +119,24 @@ def _ratio(name: str, above: NDArray[np.generic], below: object, protocol: str) 
     return _Metric(name, columns, value, protocol)
 
 
-def _stability(structures: Structures, *, implicit: bool) -> list[_Metric]:
+def _written(structures: Structures) -> Structures:
+    """The molecules with aromatic bonds as single and double ones, as valencies are counted."""
+    bond = structures.bond
+    ringed = bond is not None and (bond.order == AROMATIC).any()
+    return kekulised(structures)[0] if ringed else structures
+
+
+def _stability(structures: Structures, bonded: str, *, implicit: bool) -> list[_Metric]:
     owner, count = structures.owner, structures.count
     good = np.bincount(owner[stable_atoms(structures, bonds(structures))], minlength=len(count))
-    there, protocol = (0, _UNDEFINED) if implicit else (1, _EDM)
+    there, protocol = (0, _UNDEFINED) if implicit else (1, bonded)
     return [
         _ratio("atom stability", good, count * there, protocol),
         _ratio("molecule stability", good == count, there, protocol),
     ]
 
 
-def _graphs(verdicts: list[Verdict], known: frozenset[str]) -> list[_Metric]:
+def _graphs(verdicts: list[Verdict], known: frozenset[str], source: str) -> list[_Metric]:
     """Validity, uniqueness and novelty; a SMILES drawn k times counts 1/k each time."""
     valid = np.array([verdict.valid for verdict in verdicts])
     whole = np.array([verdict.connected for verdict in verdicts])
@@ -133,11 +144,40 @@ def _graphs(verdicts: list[Verdict], known: frozenset[str]) -> list[_Metric]:
     share = np.array([1 / drawn[v.smiles] if v.smiles else 0.0 for v in verdicts])
     fresh = np.array([v.smiles is not None and v.smiles not in known for v in verdicts])
     return [
-        _ratio("validity", valid, 1, "RDKit sanitises, EDM bond table, all drawn"),
+        _ratio("validity", valid, 1, f"RDKit sanitises, {source}, all drawn"),
         _ratio("valid and connected", valid & whole, 1, "one fragment, all drawn"),
         _ratio("unique", share, valid, "distinct SMILES of valid; interval at fixed repeats"),
         _ratio("novel", share * fresh, share, "not among train SMILES, of unique valid"),
     ]
+
+
+def _confirmed(structures: Structures) -> list[_Metric]:
+    """How many of the bonds that were drawn follow from distances too."""
+    if structures.bond is None:
+        return []
+    drawn, found = structures.bond, inferred(replace(structures, bond=None))
+    order = _orders_of(drawn, found, len(structures.number))
+    same = (order == drawn.order) | ((drawn.order == AROMATIC) & ((order == 1) | (order == 2)))
+    each, near, right = (
+        np.bincount(drawn.molecule[chosen], minlength=len(structures))
+        for chosen in (np.ones(len(drawn), np.bool_), order > 0, same)
+    )
+    return [
+        _ratio("bonds confirmed", near, each, "also bonds by the EDM table, of generated bonds"),
+        _ratio(
+            "bond orders confirmed", right, each,
+            "of the same order by the EDM table (aromatic: 1 or 2), of generated bonds",
+        ),
+    ]  # fmt: skip
+
+
+def _orders_of(bond: Bonds, table: Bonds, atoms: int) -> Integers:
+    """The orders that other bonds give to the same pairs of atoms, 0 where they have none."""
+    mine, theirs = (one.pair[0] * atoms + one.pair[1] for one in (bond, table))
+    by_pair = np.argsort(theirs)
+    keys, orders = np.append(theirs[by_pair], -1), np.append(table.order[by_pair], 0)
+    place = np.searchsorted(keys[:-1], mine)
+    return np.asarray(np.where(keys[place] == mine, orders[place], 0))
 
 
 def known_smiles(structures: Structures) -> frozenset[str]:
@@ -177,76 +217,6 @@ def _variation(name: str, columns: Columns, reference: Columns) -> _Metric:
     floor = float(np.mean([value(reference[index].sum(0)) for index in fresh]))
     protocol = f"total variation to the reference; {floor:.3f} for {len(columns):,} real ones"
     return _Metric(name, columns, value, protocol, "TV")
-
-
-def nearest_distance(generated: Structures, train: Structures) -> tuple[Columns, str]:
-    """Returns each molecule's distance in Angstrom to the nearest of train, and a protocol.
-
-    It is infinite where train has nothing of the same size, or coordinates are not finite.
-    """
-    nearest = np.full(len(generated), np.inf)
-    open_ = generated.finite
-    usable = train.select(np.flatnonzero(train.finite))
-    counts = []
-    for typed in (True, False):
-        theirs = _groups(usable, typed=typed)
-        reached = 0
-        for key, mine in _groups(generated, typed=typed).items():
-            rows = mine[open_[mine]]
-            if key in theirs and len(rows):
-                nearest[rows] = _closest(generated, rows, usable, theirs[key], typed=typed)
-                open_[rows] = False
-                reached += len(rows)
-        counts.append(reached)
-    none = len(generated) - sum(counts)
-    protocol = f"median; {counts[0]:,} by formula, {counts[1]:,} by size, {none:,} alone"
-    return nearest, protocol
-
-
-def _sorted_atoms(structures: Structures) -> Integers:
-    """The atoms of each molecule by atomic number."""
-    return np.asarray(np.lexsort((structures.number, structures.owner)))
-
-
-def _groups(structures: Structures, *, typed: bool) -> dict[bytes | int, Integers]:
-    """Molecules by formula or by size."""
-    keys: list[bytes | int] = structures.count.tolist()
-    if typed:
-        numbers = structures.number[_sorted_atoms(structures)].tobytes()
-        cuts = structures.offsets.tolist()
-        keys = [numbers[a:b] for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
-    groups: dict[bytes | int, list[int]] = {}
-    for index, key in enumerate(keys):
-        groups.setdefault(key, []).append(index)
-    return {key: np.array(rows) for key, rows in groups.items()}
-
-
-def _closest(
-    generated: Structures, rows: Integers, train: Structures, others: Integers, *, typed: bool
-) -> Columns:
-    mine = _descriptors(generated.select(rows), typed=typed)
-    if not mine.shape[1]:
-        return np.zeros(len(rows))
-    step = max(1, _BLOCK // (3 * mine.shape[1]))
-    best = np.full(len(rows), np.inf)
-    for start in range(0, len(others), step):
-        theirs = _descriptors(train.select(others[start : start + step]), typed=typed)
-        best = np.minimum(best, cdist(mine, theirs).min(1))
-    return np.asarray(best / np.sqrt(mine.shape[1]))
-
-
-def _descriptors(structures: Structures, *, typed: bool) -> Columns:
-    """Sorted interatomic distances of molecules of one size, `(molecules, pairs)`."""
-    n = int(structures.count[0])
-    atoms = _sorted_atoms(structures).reshape(len(structures), n)
-    i, j = np.triu_indices(n, 1)
-    position = structures.position.astype(np.float64)[atoms]
-    length = np.sqrt(((position[:, i] - position[:, j]) ** 2).sum(-1))
-    number = structures.number[atoms[0]].astype(np.int64)
-    kind = 256 * number[i] + number[j] if typed else np.zeros_like(i)
-    return np.concatenate(
-        [np.sort(length[:, kind == k], axis=1) for k in np.unique(kind)] or [length], axis=1
-    )
 
 
 def _bootstrap(
@@ -294,13 +264,17 @@ def _quantiles(values: Columns) -> tuple[float, float]:
 
 
 def baselines(structures: Structures, seed: int = 0) -> dict[str, Structures]:
-    """Returns the real molecules, noisy copies, and copies with shuffled elements and charges."""
+    """Returns the real molecules, noisy copies, and copies with shuffled elements and charges.
+
+    Real molecules keep the bonds that they came with, and so do those with shuffled elements,
+    whose bonds are those of the places; of noisy ones bonds follow from their distances.
+    """
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal(structures.position.shape)
     shuffled = np.lexsort((rng.random(len(structures.number)), structures.owner))
 
     def noisy(size: float) -> Structures:
-        return replace(structures, position=structures.position + size * noise)
+        return replace(structures, position=structures.position + size * noise, bond=None)
 
     return {
         "real": structures,

@@ -23,7 +23,7 @@ import torch
 from pydantic import Field, model_validator
 
 from structdiff.denoiser import NetworkDenoiser
-from structdiff.domains.molecules.codec import MoleculeCodec
+from structdiff.domains.molecules.codec import BondKind, MoleculeCodec
 from structdiff.domains.molecules.fragments import GivenKind, random_parts
 from structdiff.domains.molecules.network import MoleculeBackbone
 from structdiff.nn.graph_networks import GraphKind
@@ -67,7 +67,7 @@ class DataConfig(Settings):
     100,000 molecules of EDM's split."""
     hydrogens: Literal["explicit", "implicit"] = "explicit"
     """Whether hydrogens are atoms of the record, or left out and added back by RDKit."""
-    bonds: Literal["none", "kekulized", "aromatic"] = "none"
+    bonds: BondKind = "none"
     """Whether bonds are of the record, and whether those of aromatic rings are single and double
     ones or a kind of their own."""
     conditions: tuple[str, ...] = ()

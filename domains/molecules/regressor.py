@@ -99,7 +99,7 @@ def train_regressor(
     """
     folder, settings = RunFolder(out), _generator(config)
     data = load_together(lambda: load_data(settings), config.training)
-    bonds = config.data.bonds != "none"
+    bonds = config.data.bonds
     codec = MoleculeCodec.fit(data.train, config.data.conditions, data.units, bonds=bonds)
     _check_numbers(codec.conditions)
     network = model_of(lambda: _network(config, codec), "the settings")

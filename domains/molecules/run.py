@@ -63,8 +63,8 @@ def train(
     config = config or MoleculesConfig()
     folder = RunFolder(out)
     data = load_together(lambda: load_data(config), config.training)
-    bonds = config.data.bonds != "none"
-    codec = MoleculeCodec.fit(data.train, config.data.conditions, data.units, bonds=bonds)
+    settings = config.data
+    codec = MoleculeCodec.fit(data.train, settings.conditions, data.units, bonds=settings.bonds)
     denoiser = model_of(lambda: build(config, codec), "the settings")
     check = codec.encode(data.validation) if len(data.validation) else None
     run = Run(folder, config, codec, denoiser)

@@ -18,7 +18,6 @@ from structdiff.domains.molecules.reports.report import Report, Row
 __all__ = ["Tally", "interval", "unique"]
 
 _Z = 1.959963984540054  # the normal quantile of a 95 % interval
-_ALL = "RDKit sanitises, EDM bond table, all drawn"
 
 
 @dataclass(frozen=True)
@@ -80,12 +79,17 @@ class Tally:
         for reason, count in Counter(self.reasons).most_common(3):
             yield f"  {count:,} x {reason}"
 
-    def report(self, smiles: Iterable[str] = ()) -> Report:
-        """The rates as a report; with SMILES of the valid, also how many of them are distinct."""
+    def report(self, smiles: Iterable[str] = (), *, source: str = "EDM bond table") -> Report:
+        """The rates as a report; with SMILES of the valid, also how many of them are distinct.
+
+        Arguments:
+            smiles: Of the valid molecules.
+            source: Where bonds are from.
+        """
         rows = [
             Row(name, count / self.drawn, *interval(count, self.drawn), protocol)
             for name, count, protocol in (
-                ("validity", self.valid, _ALL),
+                ("validity", self.valid, f"RDKit sanitises, {source}, all drawn"),
                 ("valid and connected", self.whole, "one fragment, all drawn"),
             )
         ]

@@ -175,6 +175,7 @@ def evaluate(
     condition: Asked = (),
     guidance: Scales = (),
     features: Path | None = None,
+    chemistry: bool = False,
     sampler: Drawing = Drawing(),  # noqa: B008
     seed: int = 0,
 ) -> None:
@@ -188,6 +189,8 @@ def evaluate(
         guidance: Scale of the conditions; one number, or NAME=NUMBER for each condition.
         features: Weights of Inception-v3 as safetensors, to measure distances by; of images
             alone, where a classifier that is trained on the data does it by default.
+        chemistry: Whether to measure geometry, rings, properties, strain and fragments too; of
+            molecules alone.
         sampler: How samples are drawn.
         seed: Start of the random numbers.
     """
@@ -201,6 +204,7 @@ def evaluate(
         seed=seed,
         data=data,
         **_own(measure, "features", features, "images"),
+        **_own(measure, "chemistry", chemistry or None, "molecules"),
     )
 
 

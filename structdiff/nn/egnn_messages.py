@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from structdiff.nn.pairs import Pairs
@@ -141,6 +142,7 @@ class _GatedSum(torch.autograd.Function):
         return edges.sum_to(m, open_), m
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d_sum: Tensor | None, d_m: Tensor | None) -> tuple[Tensor | None, ...]:
         p, u, q, m, open_, see, weight, seen, gate = ctx.saved_tensors
         edges = ctx.edges
@@ -195,6 +197,7 @@ class _EdgeScalars(torch.autograd.Function):
         return (m @ last.unsqueeze(1)).squeeze(1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
         p, u, q, m, see, weight, seen, last = ctx.saved_tensors
         d_last = d.unsqueeze(0) @ m
@@ -228,6 +231,7 @@ class _Moves(torch.autograd.Function):
         return _bags(direction, pairs.edges_of, pairs.row_starts, signed)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor, None]:
         direction, signed = ctx.saved_tensors
         pairs = ctx.edges.pairs
@@ -256,6 +260,7 @@ class _Spread(torch.autograd.Function):
         return edges.pairs.both(x)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None]:
         return _bags(d.contiguous(), ctx.edges.of_pairs, ctx.edges.pairs.edge_starts), None
 

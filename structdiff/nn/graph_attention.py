@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from structdiff.nn.pair_messages import sum_edges, sum_ends
@@ -148,6 +149,7 @@ class _PairAttention(torch.autograd.Function):
         return _bags(value, index.edge, index.starts, weights, heads)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None, None]:
         q, k, value, change, dots, a = ctx.saved_tensors
         pairs, index = ctx.pairs, ctx.index
@@ -201,6 +203,7 @@ class _PairValues(torch.autograd.Function):
         return sum_edges(u, pairs), u * gate, torch.mm(u, heard.t()), after, u
 
     @staticmethod
+    @once_differentiable
     def backward(
         ctx: Any, d_sum: Tensor, d_value: Tensor, d_heard: Tensor, d_next: Tensor, d_u: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, None]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from structdiff.nn.pairs import Pairs
 
@@ -72,6 +73,7 @@ class _TurnedSum(torch.autograd.Function):
         return total.view(len(x), len(path), x.shape[2])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor | None, Tensor, None, None]:
         x, turns, weights, path = ctx.saved_tensors
         edges: Edges = ctx.edges

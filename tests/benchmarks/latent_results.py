@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +25,11 @@ import images_jobs
 import images_report
 import torch
 import training_throughput
+from jobs import keep_result, results, run_jobs
 
-from structdiff.artifacts import read_json, write_atomic, write_json
+from structdiff.artifacts import write_atomic, write_json
 from structdiff.training.memory import keep_freed_memory
 
-TOGETHER = 2
 NEEDS: dict[str, Sequence[str]] = {
     **{name: needs for name, needs in images_jobs.NEEDS.items()},
     **audio.NEEDS,
@@ -69,46 +67,6 @@ def work(name: str, out: Path, data: Path, peers: Path | None) -> dict[str, Any]
     return training_throughput.measured(peers)
 
 
-def run_jobs(names: Sequence[str], out: Path, command: Sequence[str]) -> None:
-    """Do what is not done, two at a time, each once what it needs is there."""
-    out.mkdir(parents=True, exist_ok=True)
-    left = [name for name in names if not done(name, out)]
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    try:
-        while left or running:
-            for name, process in list(running.items()):
-                if process.poll() is not None:
-                    del running[name]
-                    if process.returncode:
-                        sys.exit(f"{name} failed: the end of {out / name}.log says why")
-            for name in list(left):
-                if len(running) < min(TOGETHER, os.cpu_count() or 1) and all(
-                    done(other, out) for other in NEEDS[name]
-                ):
-                    left.remove(name)
-                    print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
-                    with (out / f"{name}.log").open("ab") as log:
-                        running[name] = subprocess.Popen(
-                            [*command, "--job", name], stdout=log, stderr=log
-                        )
-            time.sleep(0.5)
-    finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
-
-
-def done(name: str, out: Path) -> bool:
-    """Whether a job has ended."""
-    return (out / name / "result.json").exists()
-
-
-def results(names: Sequence[str], out: Path) -> dict[str, Any]:
-    """What has ended."""
-    return {name: read_json(out / name / "result.json") for name in names if done(name, out)}
-
-
 def page(found: Mapping[str, Any]) -> str:
     """All tables."""
     parts = {
@@ -135,9 +93,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.job:
         found = work(chosen.job, chosen.out, chosen.data, chosen.peers)
-        folder = chosen.out / chosen.job
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "result.json", found)
+        keep_result(chosen.job, chosen.out, found)
         return
     names = [name for name in ORDER if name in (chosen.only or ORDER)]
     if chosen.peers is None:
@@ -145,7 +101,7 @@ def main() -> None:
     command = [sys.executable, __file__, "--out", str(chosen.out), "--data", str(chosen.data)]
     command += [] if chosen.peers is None else ["--peers", str(chosen.peers)]
     if not chosen.report:
-        run_jobs(names, chosen.out, command)
+        run_jobs(names, NEEDS, chosen.out, command)
     found = results(ORDER, chosen.out)
     text = page(found)
     write_atomic(chosen.out / "results.md", (text + "\n").encode())

@@ -1,12 +1,14 @@
 """Pairs and what is summed over them, against loops and finite differences."""
 
 import itertools
+from typing import get_args
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from structdiff.layout import Layout
+from structdiff.nn.graph_networks import GraphKind, graph_network
 from structdiff.nn.pair_messages import antisymmetric_sum, edge_messages, gaps, gaussian_basis
 from structdiff.nn.pairs import Pairs
 
@@ -172,3 +174,34 @@ def test_gaussian_basis_is_its_formula_and_passes_gradcheck():
     ]
     torch.testing.assert_close(value.detach(), torch.tensor(expected, dtype=torch.float64))
     assert torch.autograd.gradcheck(lambda y: gaussian_basis(y, centres, 0.5, torch.float64), x)
+
+
+def test_a_radius_joins_no_two_samples():
+    """Two samples at the same places: a pair of them would be as near as can be."""
+    position = torch.tensor([[0.0, 0, 0], [0.5, 0, 0], [3.0, 0, 0]]).repeat(3, 1)
+    pairs = Pairs.within(position, Layout.ragged([3, 3, 3]), 1.0)
+    assert torch.stack([pairs.first, pairs.second]).T.tolist() == [[0, 1], [3, 4], [6, 7]]
+
+
+def test_edges_of_torch_geometric_become_pairs():
+    edges = torch.tensor([[1, 0, 4, 2], [0, 1, 3, 0]])
+    pairs = Pairs.from_edge_index(edges, 5)
+    assert torch.stack([pairs.first, pairs.second]).T.tolist() == [[0, 1], [0, 2], [3, 4]]
+    both = {tuple(edge) for edge in pairs.edge_index.T.tolist()}
+    assert both == {(0, 1), (1, 0), (0, 2), (2, 0), (3, 4), (4, 3)}
+    for wrong, says in (([[0], [0]], "to itself"), ([[0], [5]], "within 0 to 4")):
+        with pytest.raises(ValueError, match=says):
+            Pairs.from_edge_index(torch.tensor(wrong), 5)
+    with pytest.raises(ValueError, match="radius must be positive"):
+        Pairs.within(torch.zeros(2, 3), Layout.ragged([2]), 0.0)
+
+
+@pytest.mark.parametrize("kind", get_args(GraphKind))
+def test_second_derivatives_of_written_out_networks_are_refused(kind):
+    torch.manual_seed(0)
+    network = graph_network(kind, 3, 2, layers=2, width=8, hidden=8, basis=6)
+    features = torch.randn(4, 3, requires_grad=True)
+    out = network(features, torch.randn(4, 3), Layout.ragged([4])).features
+    (slope,) = torch.autograd.grad(out.square().sum(), features, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.square().sum().backward()

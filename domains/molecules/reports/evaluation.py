@@ -12,10 +12,12 @@ from numpy.typing import ArrayLike
 import structdiff
 from structdiff.artifacts import write_json
 from structdiff.domains.molecules.loading import Data, load_data
+from structdiff.domains.molecules.measures.chemistry import ChemistryReport, chemistry_report
 from structdiff.domains.molecules.metrics import baselines, evaluate
 from structdiff.domains.molecules.output import write
 from structdiff.domains.molecules.pictures import grid, trajectory
 from structdiff.domains.molecules.reports.charts import histograms
+from structdiff.domains.molecules.reports.chemistry import CHEMISTRY, pictures, section
 from structdiff.domains.molecules.reports.report import (
     Report,
     comparison,
@@ -38,6 +40,8 @@ from structdiff.reports.tables import markdown_table
 
 __all__ = ["Evaluation", "evaluate_run"]
 
+_REAL = 1000  # real molecules that chemistry is compared with
+
 
 class Evaluation:
     """Reports by source, and where the files are.
@@ -46,10 +50,18 @@ class Evaluation:
         reports: The model's report and those of the baselines, by name.
         samples: What the model drew.
         files: What was written.
+        chemistry: Its chemistry beside that of real molecules, if that was asked for.
     """
 
-    def __init__(self, reports: dict[str, Report], samples: Samples, files: list[Path]) -> None:
+    def __init__(
+        self,
+        reports: dict[str, Report],
+        samples: Samples,
+        files: list[Path],
+        chemistry: ChemistryReport | None = None,
+    ) -> None:
         self.reports, self.samples, self.files = reports, samples, files
+        self.chemistry = chemistry
 
     def table(self) -> str:
         """All measures of all sources, Markdown."""
@@ -61,8 +73,13 @@ class Evaluation:
 
     def measures(self) -> str:
         """The table and the protocols, Markdown."""
-        rows = [("metric", "protocol"), *self.protocols()]
-        return f"{self.table()}\n\nIn brackets: 95 % intervals.\n\n{markdown_table(rows)}"
+        head = ("metric", "protocol")
+        words = [self.table(), "In brackets: 95 % intervals."]
+        words.append(markdown_table([head, *self.protocols()]))
+        if self.chemistry is not None:
+            words += [f"{CHEMISTRY}:", self.chemistry.table()]
+            words.append(markdown_table([head, *self.chemistry.protocols()]))
+        return "\n\n".join(words)
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,7 @@ def evaluate_run(
     seed: int = 0,
     out: Path | None = None,
     source: Path | None = None,
+    chemistry: bool = False,
     say: Callable[[str], None] = print,
 ) -> Evaluation:
     """Draw molecules, measure them beside real ones, and write a page, files and pictures.
@@ -105,6 +123,8 @@ def evaluate_run(
         seed: Start of the random numbers.
         out: Folder for what is written, `samples/` of the run by default.
         source: Where the run's data lie, if not where its config says.
+        chemistry: Whether to measure geometry, rings, properties, strain and fragments too (see
+            `chemistry_report`), which takes some 0.1 s a molecule.
         say: Where to report.
     """
     folder = out or run.folder.samples
@@ -121,14 +141,18 @@ def evaluate_run(
     reports = {"model": evaluate(samples.structures, data.train, reference=data.reference)}
     for name, structures in baselines(real, seed).items():
         reports[name] = evaluate(structures, data.train, reference=data.reference)
+    chemical = _chemistry(samples, data, seed, say) if chemistry else None
     files = [*_molecules(folder, samples), *_pictures(folder, run, samples, data, film)]
-    evaluation = Evaluation(reports, samples, files)
+    files += pictures(folder, chemical)
+    evaluation = Evaluation(reports, samples, files, chemical)
     settings = _settings(run, molecules, condition, guidance, seed)
     blocks = _blocks(run, evaluation, settings, folder)
     title = f"Evaluation of {run.folder.path.resolve().name}"
     tally = Tally.of(samples.verdicts, len(samples))
-    numbers = {name: report.to_dict() for name, report in reports.items()}
+    numbers: dict[str, object] = {name: report.to_dict() for name, report in reports.items()}
     numbers |= {"settings": dict(settings), "reasons": tally.counts()["reasons"]}
+    if chemical is not None:
+        numbers["chemistry"] = {name: each.to_dict() for name, each in chemical.reports.items()}
     files += write_page(folder, title, blocks)
     write_json(folder / "evaluation.json", numbers)
     files.append(folder / "evaluation.json")
@@ -164,6 +188,20 @@ def _settings(
     return [(name, str(value)) for name, value in found.items()]
 
 
+def _chemistry(
+    samples: Samples, data: Data, seed: int, say: Callable[[str], None]
+) -> ChemistryReport | None:
+    """The chemistry of what was drawn beside real molecules, if there are enough of these."""
+    wanted = len(samples) + _REAL
+    chosen = np.random.default_rng(seed).permutation(len(data.reference))[:wanted]
+    if len(chosen) < 2:
+        say("no chemistry: there are fewer than 2 real molecules to compare with")
+        return None
+    say(f"measuring the chemistry of {len(samples)} drawn and {len(chosen)} real molecules")
+    real = data.reference.select(chosen)
+    return chemistry_report(samples.structures, real, seed=seed, progress=True)
+
+
 def _molecules(folder: Path, samples: Samples) -> list[Path]:
     """The drawn molecules; files of an earlier evaluation are replaced."""
     paths = [folder / f"molecules{suffix}" for suffix in (".sdf", ".xyz", ".smi")]
@@ -192,14 +230,16 @@ def _blocks(
 ) -> list[Block]:
     """The sections of the page."""
     head, *rows = comparison_rows(evaluation.reports)
+    known = evaluation.samples.structures.bond is not None
+    bonds = "the bonds that were drawn" if known else "bonds from distances"
     captions = {
-        "molecules": "The first molecules drawn, with bonds from distances. Green: valid; brown: "
+        "molecules": f"The first molecules drawn, with {bonds}. Green: valid; brown: "
         "valid with a fault; red: not valid.",
         "trajectory": "Three of them on their way from noise (t = 1) to data (t = 0).",
         "histograms": "Sizes and elements of what was drawn beside the data.",
         "training": "Training: loss by leaf, and the bound on held-out molecules.",
     }
-    pictures: dict[str, list[Block]] = {
+    shown: dict[str, list[Block]] = {
         name: [Picture(folder / f"{name}.png", caption)]
         for name, caption in captions.items()
         if (folder / f"{name}.png").exists()
@@ -220,8 +260,9 @@ def _blocks(
         Table(("metric", "protocol"), evaluation.protocols()),
         Heading("Why molecules are not valid or not stable"),
         *_reasons(evaluation.samples),
+        *section(evaluation.chemistry, folder),
         Heading("Pictures"),
-        *(block for blocks in pictures.values() for block in blocks),
+        *(block for blocks in shown.values() for block in blocks),
     ]
 
 

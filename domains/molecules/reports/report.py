@@ -11,6 +11,8 @@ from structdiff.reports.tables import markdown_table
 
 __all__ = ["Report", "Row", "comparison", "comparison_rows"]
 
+_DIGITS = {"%": 1, "degrees": 2, "kcal/mol": 1}  # behind the point, else 3
+
 
 @dataclass(frozen=True)
 class Row:
@@ -22,7 +24,8 @@ class Row:
         low: The lower end of the 95 % interval.
         high: The upper end.
         protocol: How it was measured.
-        unit: "%" for a rate, "TV" for a total variation in [0, 1], "A" for Angstrom.
+        unit: "%" for a rate, "TV" for a total variation in [0, 1], "A" for Angstrom, "degrees",
+            "kcal/mol", "cosine" for a similarity, "" for a pure number.
     """
 
     name: str
@@ -36,7 +39,7 @@ class Row:
         """The value with its interval, rates in percent."""
         if np.isnan(self.value):
             return "-"
-        scale, digits = (100, 1) if self.unit == "%" else (1, 3)
+        scale, digits = 100 if self.unit == "%" else 1, _DIGITS.get(self.unit, 3)
         value, low, high = (f"{scale * v:.{digits}f}" for v in (self.value, self.low, self.high))
         return f"{value} [{low}, {high}]"
 
@@ -96,4 +99,4 @@ def comparison_rows(reports: Mapping[str, Report]) -> list[list[str]]:
 
 
 def _title(row: Row) -> str:
-    return f"{row.name} ({row.unit})"
+    return f"{row.name} ({row.unit})" if row.unit else row.name

@@ -30,6 +30,7 @@ def evaluate(
     condition: Mapping[str, str] | None = None,
     guidance: float | Mapping[str, float] | None = None,
     data: Path | None = None,
+    chemistry: bool = False,
 ) -> None:
     """Measure a run, write its page, and refresh its card."""
     loaded = Run.load(run)
@@ -40,8 +41,11 @@ def evaluate(
         guidance=guidance,
         seed=seed,
         source=data,
+        chemistry=chemistry,
     )
     print(result.table())
+    if result.chemistry is not None:
+        print(f"\n{result.chemistry.table()}")
     write_card(loaded, result.measures())
     print("written: " + ", ".join(str(path) for path in result.files))
 

@@ -34,7 +34,7 @@ def check(structures, smiles):
     assert (lined.bond.order < AROMATIC).all()
     np.testing.assert_array_equal(again.bond.order, ringed.bond.order)
     for one in (structures, ringed, lined):
-        codec = MoleculeCodec.fit(one, bonds=True)
+        codec = MoleculeCodec.fit(one, bonds="aromatic")
         back = codec.decode(codec.encode(one))
         for each in (one, back):
             np.testing.assert_array_equal(each.bond.pair, structures.bond.pair)

@@ -92,7 +92,7 @@ def test_bonds_that_do_not_fit_are_refused(pair, order, molecule, says):
 @pytest.mark.parametrize("aromatic", [False, True])
 def test_bonds_survive_the_record(aromatic):
     found, _ = assigned(embedded().select(range(80)), aromatic=aromatic)
-    codec = MoleculeCodec.fit(found, bonds=True)
+    codec = MoleculeCodec.fit(found, bonds="aromatic" if aromatic else "kekulized")
     assert len(codec.bond_counts) == (5 if aromatic else 4)
     assert sum(codec.bond_counts) == sum(n * (n - 1) // 2 for n in found.count.tolist())
     again = MoleculeCodec.from_state(codec.state())
@@ -104,14 +104,14 @@ def test_bonds_survive_the_record(aromatic):
 
 
 def test_masked_bonds_are_none(known):
-    codec = MoleculeCodec.fit(known, bonds=True)
+    codec = MoleculeCodec.fit(known, bonds="kekulized")
     batch = codec.encode(known)
     masked = batch.with_leaves({**batch.leaves, "bond": torch.full_like(batch["bond"], 4)})
     assert len(codec.decode(masked).bond) == 0
 
 
 def test_orders_that_training_had_not_are_refused(known):
-    codec = MoleculeCodec.fit(known, bonds=True)
+    codec = MoleculeCodec.fit(known, bonds="kekulized")
     ringed, _ = assigned(known, aromatic=True)
     assert (ringed.bond.order == AROMATIC).any()
     with pytest.raises(ValueError, match="the model knows the orders 1 to 3"):
@@ -127,7 +127,7 @@ def config(**settings):
 
 def test_bonds_are_noised_first_and_drawn_last_by_their_window(known):
     """MolDiff's order by one setting, and the other way round by another."""
-    codec = MoleculeCodec.fit(known, bonds=True)
+    codec = MoleculeCodec.fit(known, bonds="kekulized")
     batch = codec.encode(known)
     sigma = torch.tensor([0.05, 0.3, 1.0, 2.0], dtype=torch.float64)
     for noise, first, last in (
@@ -155,7 +155,7 @@ def test_bonds_are_noised_first_and_drawn_last_by_their_window(known):
 
 
 def test_the_loss_sees_bonds_and_its_gradient_reaches_their_head(known):
-    codec = MoleculeCodec.fit(known, bonds=True)
+    codec = MoleculeCodec.fit(known, bonds="kekulized")
     denoiser, objective = build(config(), codec), objective_of(config(), codec)
     terms = objective(denoiser, codec.encode(known), Generator(0))
     assert set(terms.leaves) == {"position", "element", "bond"}
@@ -167,7 +167,7 @@ def test_the_loss_sees_bonds_and_its_gradient_reaches_their_head(known):
 
 
 def test_a_given_core_brings_its_bonds(known):
-    codec = MoleculeCodec.fit(known, bonds=True)
+    codec = MoleculeCodec.fit(known, bonds="kekulized")
     core = known.select([3])
     atoms = int(core.count[0])
     counts = [atoms + 2, atoms + 5, atoms]
@@ -186,7 +186,7 @@ def test_a_given_core_brings_its_bonds(known):
 
 
 def test_bonds_inside_a_random_fragment_are_given(known):
-    codec = MoleculeCodec.fit(known, bonds=True)
+    codec = MoleculeCodec.fit(known, bonds="kekulized")
     batch = codec.encode(known)
     found = random_fragments(batch, Generator(0), torch.ones(len(known), dtype=torch.bool))
     held = found.given["position"]
@@ -203,7 +203,7 @@ def test_networks_are_swapped_by_one_value(kind, told, known):
         small = {"layers": 2, "width": 8, "hidden": 8, "basis": 6}
         network = {**small, "kind": kind, "self_conditioning": self_conditioning}
         chosen = config(data={"bonds": told}, network=network)
-        codec = MoleculeCodec.fit(known, bonds=told != "none")
+        codec = MoleculeCodec.fit(known, bonds=told)
         denoiser = build(chosen, codec)
         terms = objective_of(chosen, codec)(denoiser, codec.encode(known), Generator(1))
         sum(term.mean() for term in terms.leaves.values()).backward()
@@ -251,7 +251,7 @@ def test_scores_say_which_molecules_have_no_bonds(known):
     """A model of bonds scores molecules by their bonds; those without known ones say why."""
     from structdiff.domains.molecules.reports.scoring import score
 
-    codec, settings = MoleculeCodec.fit(known, bonds=True), config()
+    codec, settings = MoleculeCodec.fit(known, bonds="kekulized"), config()
     bare = replace(known.select([0, 1]), bond=None)
     odd = replace(bare, position=bare.position * 1.3)
     both = Structures.concatenate([bare, odd])
@@ -269,9 +269,129 @@ def test_a_core_with_aromatic_bonds_is_written_as_the_model_has_them(known):
     ringed, _ = assigned(known, aromatic=True)
     place = int(ringed.bond.molecule[np.flatnonzero(ringed.bond.order == AROMATIC)[0]])
     core = ringed.select([place])
-    codec = MoleculeCodec.fit(known, bonds=True)
+    codec = MoleculeCodec.fit(known, bonds="kekulized")
     assert triples(part_of(core, codec)) == triples(known.select([place]))
     plain = MoleculeCodec.fit(known)
     assert part_of(core, plain).bond is None
-    aromatic = MoleculeCodec.fit(ringed, bonds=True)
+    aromatic = MoleculeCodec.fit(ringed, bonds="aromatic")
     assert triples(part_of(known.select([place]), aromatic)) == triples(core)
+
+
+def test_the_network_sees_the_clock_of_each_leaf(known):
+    """A leaf that is a little noisier alone changes what is said of all."""
+    codec = MoleculeCodec.fit(known, bonds="kekulized")
+    backbone = build(config(), codec).backbone
+    batch = codec.encode(known.select(range(5)))
+    clock = {name: torch.tensor(0.3) for name in batch.leaves}
+    usual = backbone(batch, clock, None)
+    for name in batch.leaves:
+        moved = backbone(batch, {**clock, name: torch.tensor(1.1)}, None)
+        assert all((moved[n] - usual[n]).abs().max() > 1e-6 for n in usual), name
+
+
+def test_pairs_see_the_distances_and_bonds_of_the_previous_estimate(known):
+    network = {"layers": 2, "width": 8, "hidden": 8, "basis": 6, "self_conditioning": True}
+    codec = MoleculeCodec.fit(known, bonds="kekulized")
+    backbone = build(config(network=network), codec).backbone
+    batch, seen = codec.encode(known.select(range(4))), []
+    backbone.network.register_forward_pre_hook(
+        lambda _, __, named: seen.append(named["pair_features"]), with_kwargs=True
+    )
+    torch.manual_seed(0)
+    position = torch.randn_like(batch["position"]) * 3
+    bond = torch.log_softmax(torch.randn(batch["bond"].shape[0], 4), 1)
+    element = torch.zeros(len(position), len(codec.types))
+    clock = {name: torch.tensor(0.3) for name in batch.leaves}
+    backbone(batch, clock, {"position": position, "element": element, "bond": bond})
+    i, j = batch.layouts["bond"].nodes
+    length = (position[i] - position[j]).norm(dim=1)
+    centres = torch.linspace(np.log(0.8), np.log(12.0), 16)
+    width = centres[1] - centres[0]
+    want = torch.exp(-(((length.log()[:, None] - centres) / width) ** 2) / 2)
+    torch.testing.assert_close(seen[0][:, -20:-4], want, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(seen[0][:, -4:], bond.exp())
+
+
+def test_a_core_keeps_the_bonds_that_it_came_with(known):
+    """They are not those of its distances: a single length that is said to be double."""
+    codec = MoleculeCodec.fit(known, bonds="kekulized")
+    bond = Bonds(np.array([[0], [1]]), np.array([2]), np.array([0]))
+    core = Structures(np.array([[0.0, 0, 0], [1.54, 0, 0]]), [6, 6], [2], bond=bond)
+    assert inferred(core).order.tolist() == [1]
+    blank = codec.encode(known.select([0]))
+    assert triples(codec.decode(with_core(blank, codec, core)))[0] == (0, 0, 1, 2)
+
+
+def test_settings_of_bonds_reach_bonds_alone(known):
+    codec = MoleculeCodec.fit(known, bonds="kekulized")
+    batch = codec.encode(known)
+    terms = {}
+    for weight in (1.0, 2.0):
+        chosen = config(loss={"bond_weight": weight})
+        terms[weight] = objective_of(chosen, codec)(build(chosen, codec), batch, Generator(0))
+    one, two = (terms[weight].leaves for weight in (1.0, 2.0))
+    torch.testing.assert_close(two["bond"], 2 * one["bond"])
+    torch.testing.assert_close(two["element"], one["element"])
+    process = build(config(noise={"bond": "uniform"}), codec).process
+    assert process["element"].transition.symbols == len(codec.types) + 1
+    assert process["bond"].transition.symbols == len(codec.bond_counts)
+
+
+def test_bonds_are_part_of_what_tells_molecules_apart(known):
+    other = replace(known, bond=replace(known.bond, order=np.roll(known.bond.order, 1)))
+    assert other.identity() != known.identity()
+    assert replace(known, bond=known.bond).identity() == known.identity()
+
+
+def test_aromatic_rings_are_judged_as_their_kekule_forms():
+    """Pyrrole: counted by halves its nitrogen would have four bonds."""
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
+    from structdiff.domains.molecules.aromaticity import aromatised
+    from structdiff.domains.molecules.chemistry import atom_valency
+    from structdiff.domains.molecules.mols import bonds_of
+
+    mol = Chem.AddHs(Chem.MolFromSmiles("c1cc[nH]c1"))
+    AllChem.EmbedMolecule(mol, randomSeed=1)
+    Chem.Kekulize(mol, clearAromaticFlags=True)
+    number = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+    pairs = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in mol.GetBonds()]
+    order = [int(b.GetBondTypeAsDouble()) for b in mol.GetBonds()]
+    ends = np.sort(np.array(pairs).T, 0)
+    assert bonds_of(mol) is not None
+    bond = Bonds(ends, np.array(order), np.zeros(len(order), np.int64))
+    lined = Structures(mol.GetConformer().GetPositions(), number, [len(number)], bond=bond)
+    ringed, _ = aromatised(lined)
+    assert (ringed.bond.order == AROMATIC).sum() == 5
+    assert judge(ringed) == judge(lined)
+    assert judge(ringed)[0].stable
+    carbons = np.flatnonzero(np.array(number) == 6)
+    assert atom_valency(ringed, ringed.bond)[carbons].tolist() == [4] * 4
+
+
+def test_aromatic_models_know_aromatic_bonds_that_only_validation_has(known):
+    """Whether there is such a class is said by the setting, not by the molecules of a part."""
+    ringed, _ = assigned(known, aromatic=True)
+    has = np.unique(ringed.bond.molecule[ringed.bond.order == AROMATIC])
+    without = ringed.select(np.setdiff1d(np.arange(len(ringed)), has))
+    codec = MoleculeCodec.fit(without, bonds="aromatic")
+    assert codec.bond_counts[AROMATIC] == 0
+    batch = codec.encode(ringed)
+    assert triples(MoleculeCodec.from_state(codec.state()).decode(batch)) == triples(ringed)
+    for kind in ("absorbing", "marginal"):
+        chosen = config(data={"bonds": "aromatic"}, noise={"bond": kind})
+        terms = objective_of(chosen, codec)(build(chosen, codec), batch, Generator(0))
+        assert terms.leaves["bond"].isfinite().all()
+
+
+def test_heavy_atoms_alone_have_no_bonds_by_distance(tmp_path):
+    from structdiff.domains.molecules.loading import load_data
+    from structdiff.domains.molecules.output import write
+
+    heavy = embedded().select(range(30)).without_hydrogens()
+    path = tmp_path / "heavy.npz"
+    write(path, heavy, judge(heavy))
+    data = {"path": str(path), "bonds": "kekulized", "hydrogens": "implicit"}
+    with pytest.raises(ValueError, match="bonds do not follow from distances without hydrogens"):
+        load_data(config(data=data))

@@ -158,7 +158,7 @@ def run(request, tmp_path_factory):
     bonds = settings.pop("bonds", "none")
     data = embedded().select(range(60))
     data = assigned(data)[0] if bonds != "none" else data
-    codec = MoleculeCodec.fit(data, bonds=bonds != "none")
+    codec = MoleculeCodec.fit(data, bonds=bonds)
     config = MoleculesConfig.model_validate(
         {
             "data": {"bonds": bonds},

@@ -1,9 +1,12 @@
 """Values, intervals and invariances of the metrics."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from rdkit import Chem
+from rdkit.Chem import AllChem
 
 from structdiff.domains.molecules.chemistry import judge
 from structdiff.domains.molecules.data import Structures, embedded
@@ -14,7 +17,9 @@ from structdiff.domains.molecules.metrics import (
     known_smiles,
     nearest_distance,
 )
+from structdiff.domains.molecules.mols import bonds_of
 from structdiff.domains.molecules.reports.report import Report, Row
+from structdiff.domains.molecules.structures import AROMATIC, Bonds
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +188,58 @@ def test_baselines_keep_charges_with_their_atoms_and_properties(some):
         np.testing.assert_array_equal(copy.properties["size"], known["size"])
 
 
+def waters(pair, order, molecule):
+    """Molecules of water with these bonds."""
+    one = ([8, 1, 1], [[0, 0, 0], [0.76, 0.59, 0], [-0.76, 0.59, 0]])
+    bond = Bonds(np.array(pair).T, np.array(order), np.array(molecule))
+    return replace(Structures.from_list([one] * (1 + max(molecule))), bond=bond)
+
+
+def test_protocols_say_where_bonds_are_from(some, train):
+    known = waters([(0, 1), (0, 2)], [1, 1], [0, 0])
+    drawn, inferred = (evaluate(each, train, resamples=5) for each in (known, some))
+    assert drawn["atom stability"].protocol == "generated bonds, all drawn"
+    assert drawn["validity"].protocol == "RDKit sanitises, generated bonds, all drawn"
+    assert inferred["molecule stability"].protocol == "EDM bond table, all drawn"
+    assert inferred["validity"].protocol == "RDKit sanitises, EDM bond table, all drawn"
+
+
+def test_generated_bonds_are_held_against_distances(train):
+    """Of four bonds one is between the hydrogens, and one has the wrong order."""
+    known = waters([(0, 1), (0, 2), (3, 4), (4, 5)], [1, 1, 2, 1], [0, 0, 1, 1])
+    report = evaluate(known, train, resamples=50)
+    assert report["bonds confirmed"].value == 3 / 4
+    assert report["bond orders confirmed"].value == 2 / 4
+    assert report["bonds confirmed"].low == 1 / 2  # of the second molecule alone
+    assert report["molecule stability"].value == 1 / 2
+    names = values(evaluate(replace(known, bond=None), train, resamples=5))
+    assert not any("confirmed" in name for name in names)
+
+
+def test_aromatic_bonds_are_judged_as_they_are_written_out(train):
+    """Pyrrole: three halves of bonds would give the nitrogen a valency of four."""
+    mol = Chem.AddHs(Chem.MolFromSmiles("c1cc[nH]c1"))
+    assert AllChem.EmbedMolecule(mol, randomSeed=0) == 0
+    found = bonds_of(mol)
+    assert (found[2] == AROMATIC).sum() == 5
+    pyrrole = Structures(
+        mol.GetConformer().GetPositions(),
+        [atom.GetAtomicNum() for atom in mol.GetAtoms()],
+        [10],
+        bond=Bonds(found[:2], found[2], 0 * found[2]),
+    )
+    report = evaluate(pyrrole, train, resamples=5)
+    assert report["molecule stability"].value == report["atom stability"].value == 1
+    assert report["validity"].value == report["bonds confirmed"].value == 1
+
+
+def test_noisy_baselines_have_the_bonds_of_their_distances():
+    known = waters([(0, 1), (0, 2)], [1, 1], [0, 0])
+    copies = baselines(known)
+    assert copies["real"].bond is known.bond and copies["shuffled elements"].bond is known.bond
+    assert copies["real + 0.02 A"].bond is None and copies["real + 0.05 A"].bond is None
+
+
 def test_without_hydrogens_stability_is_undefined(some, train):
     report = evaluate(some.without_hydrogens(), train.without_hydrogens(), resamples=20)
     row = report["molecule stability"]
@@ -196,14 +253,20 @@ def test_tables_and_json():
         Row("validity", 0.5, 0.25, 0.75, "all drawn"),
         Row("size histogram", 0.1, 0.0, 0.2, "TV", "TV"),
         Row("unique", float("nan"), float("nan"), float("nan"), "of valid"),
+        Row("QED", 0.01234, 0.01, 0.02, "", ""),
+        Row("bond angles", 1.234, 1.0, 2.0, "", "degrees"),
+        Row("MMFF strain", 12.34, 10.0, 20.0, "", "kcal/mol"),
     )
     report = Report(rows, 1234)
     assert report.table() == "\n".join([
-        "| metric (1,234 drawn) | value [95 % interval] | protocol  |",
-        "|----------------------|-----------------------|-----------|",
-        "| validity (%)         | 50.0 [25.0, 75.0]     | all drawn |",
-        "| size histogram (TV)  | 0.100 [0.000, 0.200]  | TV        |",
-        "| unique (%)           | -                     | of valid  |",
+        "| metric (1,234 drawn)   | value [95 % interval] | protocol  |",
+        "|------------------------|-----------------------|-----------|",
+        "| validity (%)           | 50.0 [25.0, 75.0]     | all drawn |",
+        "| size histogram (TV)    | 0.100 [0.000, 0.200]  | TV        |",
+        "| unique (%)             | -                     | of valid  |",
+        "| QED                    | 0.012 [0.010, 0.020]  |           |",
+        "| bond angles (degrees)  | 1.23 [1.00, 2.00]     |           |",
+        "| MMFF strain (kcal/mol) | 12.3 [10.0, 20.0]     |           |",
     ])  # fmt: skip
     text = json.dumps(report.to_dict(), allow_nan=False)
     assert json.loads(text)["metrics"]["validity"] == {

@@ -23,7 +23,8 @@ from structdiff.domains.molecules import (
 from structdiff.domains.molecules.chemistry import judge
 from structdiff.domains.molecules.codec import MoleculeCodec
 from structdiff.domains.molecules.recipe import build
-from structdiff.domains.molecules.reports.charts import histograms
+from structdiff.domains.molecules.reports.charts import PICTURES, histograms
+from structdiff.domains.molecules.reports.chemistry import pictures as chemical_pictures
 from structdiff.reports.charts import curves
 from structdiff.reports.page import (
     Heading,
@@ -181,6 +182,23 @@ def test_an_evaluation_is_one_page(run):
     wrong = [v for v in result.samples.verdicts if v.reasons]
     assert sum(numbers["reasons"].values()) == len(wrong) > 0
     assert next(iter(numbers["reasons"])) in text
+
+
+def test_chemistry_is_a_section_of_the_page(run):
+    result = evaluate_run(run, 4, chemistry=True, say=lambda _: None)
+    folder = run.folder.samples
+    text = " ".join(Reader((folder / "evaluation.html").read_text()).text)
+    for row in result.chemistry.reports["as many real ones"].rows:
+        assert row.text() in text and row.name in text
+    assert result.chemistry.table() in (folder / "evaluation.md").read_text()
+    assert result.chemistry.table() in result.measures()
+    numbers = json.loads((folder / "evaluation.json").read_text())["chemistry"]
+    real = result.chemistry.reports["as many real ones"]["bond lengths"]
+    assert numbers["as many real ones"]["metrics"]["bond lengths"]["value"] == real.value
+    pictures = [folder / f"{name}.png" for name in PICTURES]
+    assert all(path in result.files and path.exists() for path in pictures)
+    assert chemical_pictures(folder, None) == []
+    assert not any(path.exists() for path in pictures)
 
 
 def test_the_card_says_what_is_known_and_no_more(run):
