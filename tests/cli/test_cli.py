@@ -214,7 +214,7 @@ def test_inspect_shows_the_settings_and_the_weights(say, trained):
     status, output, _ = say("inspect", trained)
     assert status == 0
     assert "a run of the domain 'molecules'" in output
-    assert "network: kind='pairs', layers=2, width=16" in output
+    assert "network: kind=pairs, layers=2, width=16" in output
     total = sum(x.numel() for x in load_tensors(trained / "ema.safetensors")[0].values())
     assert f"{total:,} numbers, averaged, after update 4" in output
 
