@@ -196,6 +196,14 @@ def test_repaint_is_another_walk_than_replacement(run):
     assert far(drawn(run, **asked, repaint=1), drawn(run, **asked, repaint=3)) > 1e-2
 
 
+def test_repaint_is_at_temperature_one(run):
+    """It noises again and again, with the noise of the time; replacement follows the setting."""
+    asked = {"sizes": [8], "given": CORE}
+    for repaint, differs in ((3, False), (1, True)):
+        cold, warm = (drawn(run, **asked, repaint=repaint, temperature=t) for t in (0.5, 1.0))
+        assert (far(cold, warm) > 1e-3) == differs
+
+
 def test_given_atoms_are_held_by_a_model_that_was_trained_to(completing):
     structures = drawn(completing, 8, sizes=[5, 9], given=CORE)
     assert holds(structures, CORE) < 1e-5
