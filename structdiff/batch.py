@@ -189,6 +189,9 @@ class Batch:
         Raises:
             ValueError: If a leaf has edge rows over node rows that are not known.
         """
+        if any(x.nodes is not None and x.over is None for x in self.layouts.values()):
+            msg = "edge rows can be selected only if the layout says which node rows they join"
+            raise ValueError(f"{msg}: make it with `over`")
         index = torch.as_tensor(samples, device=self.device)
         rows = {name: layout.rows_of(index) for name, layout in self.layouts.items()}
         return Batch(

@@ -130,17 +130,10 @@ class Layout:
         return offset + torch.arange(offset.shape[0], device=offset.device)
 
     def select(self, samples: Tensor) -> Layout:
-        """The layout of these samples, in this order.
-
-        Raises:
-            ValueError: If these are edge rows over node rows that are not known.
-        """
+        """The layout of these samples, in this order; edges keep their ends if `over` is known."""
         chosen = Layout.ragged([self.counts[i] for i in samples.tolist()], self.sample.device)
-        if self.nodes is None:
+        if self.nodes is None or self.over is None:
             return chosen
-        if self.over is None:
-            msg = "edge rows can be selected only if the layout says which node rows they join"
-            raise ValueError(f"{msg}: make it with `over`")
         over = self.over.select(samples)
         moved = chosen.spread(over.start - self.over.start[samples])
         nodes = self.nodes[:, self.rows_of(samples)] + moved

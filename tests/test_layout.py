@@ -63,6 +63,13 @@ def test_counts_must_not_be_negative() -> None:
         Layout.ragged([1, -2])
 
 
+def test_edges_over_unknown_nodes_forget_their_ends() -> None:
+    edges = Layout((1, 1), torch.arange(2), torch.tensor([[0, 2], [1, 3]]))
+    chosen = edges.select(torch.tensor([1]))
+    assert chosen.nodes is None
+    assert chosen.counts == (1,)
+
+
 def test_pairs_survive_a_move_and_can_be_selected() -> None:
     moved = Layout.pairs(Layout.ragged([3, 2])).to("cpu")
     chosen = moved.select(torch.tensor([1, 0]))

@@ -222,7 +222,7 @@ class Look(NamedTuple):
     t: Mapping[str, Tensor]
 
     def select(self, samples: Sequence[int]) -> Look:
-        """Some of the samples; edge rows no longer know their nodes."""
+        """Some of the samples; edges over nodes that are not known no longer know their ends."""
         index = torch.tensor(samples)
         rows = {n: layout.rows_of(index) for n, layout in self.clean.layouts.items()}
         clean = Batch(
