@@ -20,6 +20,8 @@ class PairHead(nn.Module):
         outputs: Outputs of a pair.
 
     Example:
+        >>> import torch
+        >>> from structdiff.layout import Layout
         >>> head = PairHead(4, 8, 3)
         >>> pairs = Pairs.complete(Layout.ragged([3]))
         >>> head(torch.randn(3, 4), torch.randn(3, 8), pairs).shape
