@@ -45,14 +45,12 @@ from structdiff.nn.egnn_messages import (
     moves,
     spread,
 )
-from structdiff.nn.graph import GraphOutput, check_graph
+from structdiff.nn.graph import GraphOutput, PackedNetwork
 from structdiff.nn.pair_head import PairHead
 from structdiff.nn.pair_messages import gaps
 from structdiff.nn.pairs import Pairs
 
 __all__ = ["EGNN"]
-
-_BUCKET = (64, 512)
 
 
 class _EdgeLayers(nn.Module):
@@ -140,7 +138,7 @@ class _Block(nn.Module):
         return h, x + moves(direction, scalar, edges) * self.scale, m
 
 
-class EGNN(nn.Module):
+class EGNN(PackedNetwork):
     """Invariant features and a vector per row, from features and positions.
 
     The vector is how far a row moved. Its mean over a sample is not zero, as that of published
@@ -209,40 +207,16 @@ class EGNN(nn.Module):
         self.told = PairHead(hidden, width, pair_outputs) if pair_outputs else None
         self.leave = nn.Linear(hidden, outputs)
 
-    def forward(
+    def run(
         self,
         features: Tensor,
-        position: Tensor,
+        start: Tensor,
         layout: Layout,
-        *,
-        pairs: Pairs | None = None,
-        pair_features: Tensor | None = None,
+        pairs: Pairs,
+        known: Tensor,
+        dtype: torch.dtype,
     ) -> GraphOutput:
-        """See `structdiff.nn.graph.GraphNetwork`.
-
-        Raises:
-            ValueError: If an input has another shape.
-        """
-        device = position.device.type
-        low = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if low else position.dtype
-        bucket = _BUCKET if low and device == "cpu" else None
-        real = pairs or Pairs.complete(layout)
-        sizes = {"inputs": self.inputs, "pair_inputs": self.pair_inputs}
-        check_graph(features, position, layout, real, pair_features, **sizes)
-        padded = Pairs.complete(layout, bucket=bucket) if pairs is None else real
-        known = position.new_empty(len(real.first), 0) if pair_features is None else pair_features
-        with torch.autocast(device, enabled=False):
-            spare = padded.rows - layout.rows
-            rows = F.pad(features, (0, 0, 0, spare)), F.pad(position, (0, 0, 0, spare))
-            known = F.pad(known, (0, 0, 0, len(padded.first) - len(known))).to(position.dtype)
-            out = self._run(*rows, padded, known, dtype)
-        told = None if out.pairs is None else out.pairs[: len(real.first)]
-        return GraphOutput(out.features[: layout.rows], out.vector[: layout.rows], told)
-
-    def _run(
-        self, features: Tensor, start: Tensor, pairs: Pairs, known: Tensor, dtype: torch.dtype
-    ) -> GraphOutput:
+        """See `PackedNetwork`."""
         h, x = linear(self.enter, features.to(dtype)).to(start.dtype), start
         before = gaps(start, pairs).square().sum(1, keepdim=True)
         known = torch.cat([before, known], 1)

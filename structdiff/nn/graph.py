@@ -9,14 +9,17 @@ permutation of the rows, and no sample sees another. Clocks and conditions are f
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple, Protocol, final
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from structdiff.layout import Layout
 from structdiff.nn.pairs import Pairs
 
-__all__ = ["GraphNetwork", "GraphOutput", "check_graph"]
+__all__ = ["GraphNetwork", "GraphOutput", "PackedNetwork", "check_graph"]
 
 
 class GraphOutput(NamedTuple):
@@ -97,3 +100,70 @@ def check_graph(
         msg = f"pair_features must be (pairs, pair_inputs) = {want}, got {found}"
         raise ValueError(f"{msg}: give what the network was made for")
     return count
+
+
+class PackedNetwork(nn.Module, ABC):
+    """What is done around a network of graphs: shapes, low precision, few shapes on CPUs.
+
+    Attributes:
+        inputs: Features of a row.
+        pair_inputs: Features of a pair.
+        bucket: Multiples to which rows and pairs are padded in low precision on CPUs, where matrix
+            products build a kernel per shape; None for no padding.
+    """
+
+    inputs: int
+    pair_inputs: int
+    bucket: ClassVar[tuple[int, int] | None] = (64, 512)
+
+    @final  # type: ignore[misc]  # nn.Module declares forward writable
+    def forward(
+        self,
+        features: Tensor,
+        position: Tensor,
+        layout: Layout,
+        *,
+        pairs: Pairs | None = None,
+        pair_features: Tensor | None = None,
+    ) -> GraphOutput:
+        """See `GraphNetwork`.
+
+        Raises:
+            ValueError: If an input has another shape.
+        """
+        device = position.device.type
+        low = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if low else position.dtype
+        sizes = {"inputs": self.inputs, "pair_inputs": self.pair_inputs}
+        count = check_graph(features, position, layout, pairs, pair_features, **sizes)
+        if pairs is None:
+            pairs = Pairs.complete(layout, bucket=self.bucket if low and device == "cpu" else None)
+        known = position.new_zeros(count, 0) if pair_features is None else pair_features
+        with torch.autocast(device, enabled=False):
+            spare = (0, 0, 0, pairs.rows - layout.rows)
+            known = F.pad(known, (0, 0, 0, len(pairs.first) - count)).to(position.dtype)
+            rows = F.pad(features, spare), F.pad(position, spare)
+            out = self.run(*rows, layout, pairs, known, dtype)
+        told = None if out.pairs is None else out.pairs[:count]
+        return GraphOutput(out.features[: layout.rows], out.vector[: layout.rows], told)
+
+    @abstractmethod
+    def run(
+        self,
+        features: Tensor,
+        position: Tensor,
+        layout: Layout,
+        pairs: Pairs,
+        known: Tensor,
+        dtype: torch.dtype,
+    ) -> GraphOutput:
+        """The network itself, outside autocast.
+
+        Arguments:
+            features: Features of the rows, `(pairs.rows, inputs)`; spare rows come last.
+            position: Positions, `(pairs.rows, 3)`.
+            layout: Which sample each row belongs to, without the spare rows.
+            pairs: The edges; spare pairs come last.
+            known: Features of the pairs, `(pairs, pair_inputs)`.
+            dtype: Precision of the heavy parts.
+        """

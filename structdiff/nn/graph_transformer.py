@@ -37,15 +37,13 @@ from torch.nn import functional as F
 
 from structdiff.layout import Layout
 from structdiff.nn.casting import linear
-from structdiff.nn.graph import GraphOutput, check_graph
+from structdiff.nn.graph import GraphOutput, PackedNetwork
 from structdiff.nn.graph_attention import HeadIndex, pair_attention, pair_values
 from structdiff.nn.pair_head import PairHead
 from structdiff.nn.pair_messages import antisymmetric_sum, gaps, gaussian_basis
 from structdiff.nn.pairs import Pairs
 
 __all__ = ["GraphTransformer"]
-
-_BUCKET = (64, 512)
 
 
 class State(NamedTuple):
@@ -119,7 +117,7 @@ def _linear(inputs: int, outputs: int, scale: float, *, bias: bool = True) -> nn
     return layer
 
 
-class GraphTransformer(nn.Module):
+class GraphTransformer(PackedNetwork):
     """Features and a vector per row, and features per pair, by attention over the pairs.
 
     Heavy parts run in bfloat16 under autocast; positions, lengths and the softmax never do.
@@ -194,39 +192,6 @@ class GraphTransformer(nn.Module):
         )
         self.leave = _linear(hidden, outputs, 1.0)
 
-    def forward(
-        self,
-        features: Tensor,
-        position: Tensor,
-        layout: Layout,
-        *,
-        pairs: Pairs | None = None,
-        pair_features: Tensor | None = None,
-    ) -> GraphOutput:
-        """See `structdiff.nn.graph.GraphNetwork`.
-
-        Raises:
-            ValueError: If an input has another shape.
-        """
-        device = position.device.type
-        low = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if low else position.dtype
-        bucket = _BUCKET if low and device == "cpu" else None
-        real = pairs or Pairs.complete(layout)
-        sizes = {"inputs": self.inputs, "pair_inputs": self.pair_inputs}
-        check_graph(features, position, layout, real, pair_features, **sizes)
-        padded = Pairs.complete(layout, bucket=bucket) if pairs is None else real
-        with torch.autocast(device, enabled=False):
-            spare = padded.rows - layout.rows
-            known = None
-            if pair_features is not None:
-                known = F.pad(pair_features, (0, 0, 0, len(padded.first) - len(pair_features)))
-            rows = F.pad(features, (0, 0, 0, spare)), F.pad(position, (0, 0, 0, spare))
-            wider = Layout.ragged([*layout.counts, spare], position.device) if spare else layout
-            out = self._run(*rows, padded, wider, known, dtype)
-        told = None if out.pairs is None else out.pairs[: len(real.first)]
-        return GraphOutput(out.features[: layout.rows], out.vector[: layout.rows], told)
-
     def _see(self, x: Tensor, pairs: Pairs, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Direction (shorter than one) and radial basis of each pair."""
         gap = gaps(x, pairs)
@@ -234,25 +199,27 @@ class GraphTransformer(nn.Module):
         seen = gaussian_basis(torch.log(length + 0.1), self.centres.to(x), self.spacing, dtype)
         return gap / (length + 1), seen
 
-    def _start(
-        self, features: Tensor, seen: Tensor, known: Tensor | None, layout: Layout
-    ) -> State:
+    def _start(self, features: Tensor, seen: Tensor, known: Tensor, layout: Layout) -> State:
         """Features of rows, pairs and samples before the first layer."""
         h = linear(self.enter, features.to(seen.dtype)).to(features.dtype)
         r = linear(cast("nn.Linear", self.see[0]), seen)
-        if self.known is not None and known is not None:
+        if self.known is not None:
             r = r + linear(self.known, known.to(seen.dtype))
         return State(h, r, linear(self.whole, layout.mean(h)))
 
-    def _run(
+    def run(
         self,
         features: Tensor,
         start: Tensor,
-        pairs: Pairs,
         layout: Layout,
-        known: Tensor | None,
+        pairs: Pairs,
+        known: Tensor,
         dtype: torch.dtype,
     ) -> GraphOutput:
+        """See `PackedNetwork`."""
+        spare = pairs.rows - layout.rows
+        if spare:  # rows of a sample of their own
+            layout = Layout.ragged([*layout.counts, spare], start.device)
         x = start
         direction, seen = self._see(x, pairs, dtype)
         state = self._start(features, seen, known, layout)

@@ -37,15 +37,13 @@ from torch.nn import functional as F
 
 from structdiff.layout import Layout
 from structdiff.nn.casting import linear
-from structdiff.nn.graph import GraphOutput, check_graph
+from structdiff.nn.graph import GraphOutput, PackedNetwork
 from structdiff.nn.painn_messages import Bags, scalar_messages, sum_pairs, vector_messages
 from structdiff.nn.pair_head import PairHead
 from structdiff.nn.pair_messages import gaps, gaussian_basis
 from structdiff.nn.pairs import Pairs
 
 __all__ = ["PaiNN"]
-
-_BUCKET = (64, 512)
 
 
 def _linear(inputs: int, outputs: int, scale: float, *, bias: bool = True) -> nn.Linear:
@@ -132,7 +130,7 @@ class _Update(nn.Module):
         return move.to(h.dtype), moved.to(v.dtype)
 
 
-class PaiNN(nn.Module):
+class PaiNN(PackedNetwork):
     """Invariant features and a vector per row, from features and positions.
 
     Heavy parts run in bfloat16 under autocast; positions and lengths never do.
@@ -196,41 +194,16 @@ class PaiNN(nn.Module):
         self.told = PairHead(hidden, width, pair_outputs) if pair_outputs else None
         self.pair = _linear(seen, width, 1.0, bias=False) if pair_outputs else None
 
-    def forward(
+    def run(
         self,
         features: Tensor,
-        position: Tensor,
+        x: Tensor,
         layout: Layout,
-        *,
-        pairs: Pairs | None = None,
-        pair_features: Tensor | None = None,
+        pairs: Pairs,
+        known: Tensor,
+        dtype: torch.dtype,
     ) -> GraphOutput:
-        """See `structdiff.nn.graph.GraphNetwork`.
-
-        Raises:
-            ValueError: If an input has another shape.
-        """
-        device = position.device.type
-        low = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if low else position.dtype
-        bucket = _BUCKET if low and device == "cpu" else None
-        real = pairs or Pairs.complete(layout)
-        sizes = {"inputs": self.inputs, "pair_inputs": self.pair_inputs}
-        check_graph(features, position, layout, real, pair_features, **sizes)
-        padded = Pairs.complete(layout, bucket=bucket) if pairs is None else real
-        with torch.autocast(device, enabled=False):
-            spare = padded.rows - layout.rows
-            known = position.new_zeros(len(padded.first), self.pair_inputs)
-            if pair_features is not None:
-                known = F.pad(pair_features, (0, 0, 0, len(padded.first) - len(pair_features)))
-            rows = F.pad(features, (0, 0, 0, spare)), F.pad(position, (0, 0, 0, spare))
-            out = self._run(*rows, padded, known, dtype)
-        told = None if out.pairs is None else out.pairs[: len(real.first)]
-        return GraphOutput(out.features[: layout.rows], out.vector[: layout.rows], told)
-
-    def _run(
-        self, features: Tensor, x: Tensor, pairs: Pairs, known: Tensor, dtype: torch.dtype
-    ) -> GraphOutput:
+        """See `PackedNetwork`."""
         seen, direction, near = self._see(x, pairs, known, dtype)
         bags = Bags.of(pairs, direction, dtype)
         share = torch.rsqrt(1 + sum_pairs(near, pairs))

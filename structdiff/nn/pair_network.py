@@ -23,14 +23,12 @@ from torch.nn import functional as F
 
 from structdiff.layout import Layout
 from structdiff.nn.casting import linear
-from structdiff.nn.graph import GraphOutput, check_graph
+from structdiff.nn.graph import GraphOutput, PackedNetwork
 from structdiff.nn.pair_head import PairHead
 from structdiff.nn.pair_messages import antisymmetric_sum, edge_messages, gaps, gaussian_basis
 from structdiff.nn.pairs import Pairs
 
 __all__ = ["PairNetwork"]
-
-_BUCKET = (64, 512)
 
 
 class _Layer(nn.Module):
@@ -60,7 +58,7 @@ def _initialise(linear: nn.Linear, scale: float) -> nn.Linear:
     return linear
 
 
-class PairNetwork(nn.Module):
+class PairNetwork(PackedNetwork):
     """Invariant features and a vector per row, from features and positions.
 
     Heavy parts run in bfloat16 under autocast; positions and lengths never do.
@@ -122,37 +120,6 @@ class PairNetwork(nn.Module):
         _initialise(self.vector[2], 0.1)  # type: ignore[arg-type]
         self.leave = _initialise(nn.Linear(hidden, outputs), 1.0)
 
-    def forward(
-        self,
-        features: Tensor,
-        position: Tensor,
-        layout: Layout,
-        *,
-        pairs: Pairs | None = None,
-        pair_features: Tensor | None = None,
-    ) -> GraphOutput:
-        """See `structdiff.nn.graph.GraphNetwork`.
-
-        Raises:
-            ValueError: If an input has another shape.
-        """
-        device = position.device.type
-        low = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if low else position.dtype
-        bucket = _BUCKET if low and device == "cpu" else None
-        sizes = {"inputs": self.inputs, "pair_inputs": self.pair_inputs}
-        count = check_graph(features, position, layout, pairs, pair_features, **sizes)
-        padded = Pairs.complete(layout, bucket=bucket) if pairs is None else pairs
-        with torch.autocast(device, enabled=False):
-            spare = padded.rows - layout.rows
-            known = None
-            if pair_features is not None:
-                known = F.pad(pair_features, (0, 0, 0, len(padded.first) - len(pair_features)))
-            rows = F.pad(features, (0, 0, 0, spare)), F.pad(position, (0, 0, 0, spare))
-            out = self._run(*rows, padded, known, dtype)
-        told = None if out.pairs is None else out.pairs[:count]
-        return GraphOutput(out.features[: layout.rows], out.vector[: layout.rows], told)
-
     def _see(self, x: Tensor, pairs: Pairs, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Direction (shorter than one) and radial basis of each edge."""
         gap = gaps(x, pairs)
@@ -160,19 +127,21 @@ class PairNetwork(nn.Module):
         seen = gaussian_basis(torch.log(length + 0.1), self.centres.to(x), self.spacing, dtype)
         return gap / (length + 1), seen
 
-    def _run(
+    def run(
         self,
         features: Tensor,
         start: Tensor,
+        layout: Layout,
         pairs: Pairs,
-        known: Tensor | None,
+        known: Tensor,
         dtype: torch.dtype,
     ) -> GraphOutput:
+        """See `PackedNetwork`."""
         h = linear(self.enter, features.to(dtype)).to(start.dtype)
         x = start
         direction, seen = self._see(x, pairs, dtype)
         r = linear(self.see, seen)
-        if self.known is not None and known is not None:
+        if self.known is not None:
             r = r + linear(self.known, known.to(dtype))
         layers = cast("list[_Layer]", list(self.layers))
         for layer in layers:

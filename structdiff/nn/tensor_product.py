@@ -38,7 +38,7 @@ from torch.nn import functional as F
 
 from structdiff.layout import Layout
 from structdiff.nn.casting import linear
-from structdiff.nn.graph import GraphOutput, check_graph
+from structdiff.nn.graph import GraphOutput, PackedNetwork
 from structdiff.nn.pair_head import PairHead
 from structdiff.nn.pair_messages import gaps, gaussian_basis
 from structdiff.nn.pairs import Pairs
@@ -136,7 +136,7 @@ class _Layer(nn.Module):
         return [F.silu(scalars), *opened]
 
 
-class TensorProductNetwork(nn.Module):
+class TensorProductNetwork(PackedNetwork):
     """Invariant features and a vector per row, by tensor products of spherical harmonics.
 
     Under autocast the features of the pairs and the weights of the products are computed in low
@@ -169,6 +169,8 @@ class TensorProductNetwork(nn.Module):
     """
 
     centres: Tensor
+
+    bucket = None  # its products are not of the padded shape
 
     def __init__(
         self,
@@ -217,40 +219,19 @@ class TensorProductNetwork(nn.Module):
             self.see.weight.mul_(2.0)
             self.vector.weight.mul_(0.1)
 
-    def forward(
+    def run(
         self,
         features: Tensor,
         position: Tensor,
         layout: Layout,
-        *,
-        pairs: Pairs | None = None,
-        pair_features: Tensor | None = None,
-    ) -> GraphOutput:
-        """See `structdiff.nn.graph.GraphNetwork`.
-
-        Raises:
-            ValueError: If an input has another shape.
-        """
-        pairs = pairs or Pairs.complete(layout)
-        sizes = {"inputs": self.inputs, "pair_inputs": self.pair_inputs}
-        check_graph(features, position, layout, pairs, pair_features, **sizes)
-        device = position.device.type
-        low = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if low else position.dtype
-        with torch.autocast(device, enabled=False):
-            return self._run(features, position, pairs, pair_features, dtype)
-
-    def _run(
-        self,
-        features: Tensor,
-        position: Tensor,
         pairs: Pairs,
-        known: Tensor | None,
+        known: Tensor,
         dtype: torch.dtype,
     ) -> GraphOutput:
+        """See `PackedNetwork`."""
         harmonics, r = self._see(position, pairs, dtype)
         edges = Edges.of(pairs)
-        if self.known is not None and known is not None:
+        if self.known is not None:
             r = r + linear(self.known, known.to(dtype))
         ends = F.pad(pairs.row_starts, (0, 1), value=len(pairs.target))
         share = ends.diff().clamp(min=1).to(position.dtype).rsqrt().reshape(-1, 1, 1)
