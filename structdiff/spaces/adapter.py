@@ -18,12 +18,9 @@ References:
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,7 +29,17 @@ from torch import Tensor
 from structdiff.random import Generator
 from structdiff.spaces import rotations, volumes
 from structdiff.spaces.base import Belonging, Compact, Isometry, Manifold, check_points
+from structdiff.spaces.geomstats_calls import (
+    check,
+    double,
+    drawn,
+    iterates,
+    logarithm,
+    projection,
+    wide,
+)
 from structdiff.spaces.orthonormal import Orthonormal
+from structdiff.spaces.shooting import differential, newton
 
 if TYPE_CHECKING:
     from structdiff.random import Randomness
@@ -45,17 +52,6 @@ Draw = Callable[[int, "Randomness"], Tensor]
 _NEWTON = 5
 _FOUND = 1e-6
 _SHORT = 0.1
-
-
-@contextmanager
-def _double() -> Iterator[None]:
-    """Within it torch's default dtype is float64, without which geomstats fails."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 class Geomstats(Manifold):
@@ -108,7 +104,7 @@ class Geomstats(Manifold):
         finite = log_volume is not None or volumes.known(manifold) is not None
         return object.__new__(CompactGeomstats if cls is Geomstats and finite else cls)
 
-    @_double()
+    @double()
     def __init__(
         self,
         manifold: Any,
@@ -117,13 +113,13 @@ class Geomstats(Manifold):
         draw: Draw | None = None,
         origin: Tensor | None = None,
     ) -> None:
-        _check(manifold)
+        check(manifold)
         if draw is not None and log_volume is None:
             msg = "draw was given without log_volume: give the logarithm of the volume too"
             raise ValueError(msg)
         self.manifold, self.metric = manifold, manifold.metric
         self.point = self.tangent = tuple(manifold.shape)
-        self._origin = _drawn(manifold) if origin is None else _wide(origin.detach())
+        self._origin = drawn(manifold) if origin is None else wide(origin.detach())
         if not self.belongs(self._origin[None], 1e-6).inside:
             msg = f"origin must be a point of {type(manifold).__name__}, got {self._origin}"
             raise ValueError(msg)
@@ -140,15 +136,15 @@ class Geomstats(Manifold):
 
     # Geodesics.
 
-    @_double()
+    @double()
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         """geomstats' `metric.exp`."""
         if len(x) == 0:
             return x + v
-        start = _wide(x)
-        return self._give(self.metric.exp(self.vector(start, _wide(v)), start), x)
+        start = wide(x)
+        return self._give(self.metric.exp(self.vector(start, wide(v)), start), x)
 
-    @_double()
+    @double()
     def log(self, x: Tensor, y: Tensor) -> Tensor:
         """geomstats' `metric.log`; where it is found by iterations, Newton's method ends them.
 
@@ -160,14 +156,14 @@ class Geomstats(Manifold):
         """
         if len(x) == 0:
             return x - y
-        start, end = _wide(x), _wide(y)
-        if not self._iterates():
-            return self._give(self.coordinates(start, self._log(start, end)), x)
+        start, end = wide(x), wide(y)
+        if not iterates(self.metric):
+            return self._give(self.coordinates(start, logarithm(self.metric, start, end)), x)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the iterations, whose result is looked at below
-            way = self.coordinates(start, self._log(start, end).reshape(start.shape))
+            way = self.coordinates(start, logarithm(self.metric, start, end).reshape(start.shape))
             for _ in range(_NEWTON):
-                way = self._newton(start, end, way)
+                way = newton(self.exp, self._orthonormal, start, end, way)
             off = (self.exp(start, way) - end).abs().flatten(1).amax(1)
         if lost := int((~(off < _FOUND)).sum()):
             name = type(self.manifold).__name__
@@ -176,9 +172,9 @@ class Geomstats(Manifold):
                 f"apart (the injectivity radius is {self.injectivity:.3g})"
             )
             warnings.warn(msg, stacklevel=3)
-        return self._give(self._newton(start, end, way), x)
+        return self._give(newton(self.exp, self._orthonormal, start, end, way), x)
 
-    @_double()
+    @double()
     def transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """geomstats' `metric.parallel_transport`.
 
@@ -194,12 +190,12 @@ class Geomstats(Manifold):
         """
         if len(x) == 0:
             return v
-        start, end, w = _wide(x), _wide(y), _wide(v)
+        start, end, w = wide(x), wide(y), wide(v)
         try:
             moved = self.metric.parallel_transport(self.vector(start, w), start, end_point=end)
             return self._give(self.coordinates(end, moved.reshape(end.shape)), x)
         except NotImplementedError:
-            laddered = not self._iterates() and self._has_log()
+            laddered = not iterates(self.metric) and self._has_log()
         if not laddered:
             arrow = self.vector(start, w)
             moved = self._orthonormal.tangent(end, arrow)
@@ -207,17 +203,21 @@ class Geomstats(Manifold):
         size = self.norm2(w)
         unit = _rescaled(w, torch.full_like(size, _SHORT**2))
         rung = self.metric.ladder_parallel_transport(
-            self.vector(start, unit), start, self._log(start, end), n_rungs=1, scheme="pole"
+            self.vector(start, unit),
+            start,
+            logarithm(self.metric, start, end),
+            n_rungs=1,
+            scheme="pole",
         )
         moved = rung["transported_tangent_vec"].reshape(end.shape)
         return self._give(_rescaled(self.coordinates(end, moved), size), x)
 
-    @_double()
+    @double()
     def log_jacobian(self, x: Tensor, v: Tensor) -> Tensor:
         """By differentiating `exp`; zero at v = 0, where it may have no derivative."""
         graph = torch.is_grad_enabled() and (x.requires_grad or v.requires_grad)
-        start, arrow = _wide(x), _wide(v)
-        _, jacobian = self._differential(start, arrow, graph=graph)
+        start, arrow = wide(x), wide(v)
+        _, jacobian = differential(self.exp, self._orthonormal, start, arrow, graph=graph)
         zero = (self.norm2(arrow) == 0)[:, None, None]
         unit = torch.eye(self.dimension, dtype=torch.float64)
         value: Tensor = torch.linalg.slogdet(torch.where(zero, unit, jacobian))[1]
@@ -225,34 +225,34 @@ class Geomstats(Manifold):
 
     # Tangent vectors.
 
-    @_double()
+    @double()
     def vector(self, x: Tensor, w: Tensor) -> Tensor:
         """The vector that geomstats knows of coordinates `w`; both in float64 on the CPU."""
         return self._orthonormal.vector(x, w)
 
-    @_double()
+    @double()
     def coordinates(self, x: Tensor, u: Tensor) -> Tensor:
         """The coordinates of a tangent vector that geomstats knows; the inverse of `vector`."""
         return self._orthonormal.coordinates(x, u)
 
-    @_double()
+    @double()
     def to_tangent(self, x: Tensor, v: Tensor) -> Tensor:
         """Orthogonal projection of coordinates."""
-        return v if len(x) == 0 else self._give(self._orthonormal.project(_wide(x), _wide(v)), x)
+        return v if len(x) == 0 else self._give(self._orthonormal.project(wide(x), wide(v)), x)
 
-    @_double()
+    @double()
     def frame(self, x: Tensor) -> Tensor:
         """Fixed vectors projected and made orthonormal: smooth almost everywhere."""
         if len(x) == 0:
             return x.new_zeros(0, self.dimension, *self.tangent)
-        return self._orthonormal.frame(_wide(x)).to(x)
+        return self._orthonormal.frame(wide(x)).to(x)
 
     # Points.
 
-    @_double()
+    @double()
     def project(self, x: Tensor) -> Tensor:
         """geomstats' `projection`; the point itself where it has none."""
-        return x if len(x) == 0 else self._give(_projection(self.manifold, _wide(x)), x)
+        return x if len(x) == 0 else self._give(projection(self.manifold, wide(x)), x)
 
     def origin(self, dtype: torch.dtype, device: torch.device | str) -> Tensor:
         """The point that was given, or one that geomstats draws."""
@@ -262,15 +262,15 @@ class Geomstats(Manifold):
         """The entries of the point."""
         return x.flatten(1)
 
-    @_double()
+    @double()
     def belongs(self, x: Tensor, tolerance: float = 1e-4) -> Belonging:
         """What geomstats says, and that `project` moves no entry by more than the tolerance."""
         check_points(self, x)
-        points = _wide(x)
+        points = wide(x)
         if len(x) == 0:
             return Belonging(torch.ones(0, dtype=torch.bool, device=x.device), None)
         inside = torch.as_tensor(self.manifold.belongs(points, atol=tolerance)).expand(len(x))
-        moved = (_projection(self.manifold, points).reshape(points.shape) - points).flatten(1)
+        moved = (projection(self.manifold, points).reshape(points.shape) - points).flatten(1)
         inside = inside & (moved.abs() <= tolerance).all(1)
         if bool(inside.all()):
             return Belonging(inside.to(x.device), None)
@@ -300,58 +300,12 @@ class Geomstats(Manifold):
     def _give(self, value: Tensor, like: Tensor) -> Tensor:
         return value.reshape(len(like), *self.point).to(like)
 
-    def _iterates(self) -> bool:
-        return hasattr(self.metric, "log_solver")
-
     def _has_log(self) -> bool:
         try:
-            self._log(self._origin[None], self._origin[None])
+            logarithm(self.metric, self._origin[None], self._origin[None])
         except ValueError:
             return False
         return True
-
-    def _log(self, x: Tensor, y: Tensor) -> Tensor:
-        try:
-            way: Tensor = self.metric.log(y, x)
-        except (NotImplementedError, ValueError) as error:
-            if isinstance(error, ValueError) and "log_solver" not in str(error):
-                raise
-            msg = (
-                f"geomstats has no log for {type(self.metric).__name__}: flow matching and the "
-                f"likelihood by its ODE need it, random walks do not; give the metric a "
-                f"log_solver (see geomstats.numerics.geodesic) or take another metric"
-            )
-            raise ValueError(msg) from error
-        return way
-
-    def _newton(self, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
-        """One step towards exp(x, w) = y; its derivatives are those of the solution."""
-        w = self._orthonormal.project(x, w)
-        end, jacobian = self._differential(x, w, graph=False)
-        off = self.coordinates(end, self._orthonormal.tangent(end, y - end)).flatten(1)
-        rest = self._orthonormal.frame(end).flatten(2) @ off[..., None]
-        # Where exp has no derivative (Stiefel at w = 0) it is near the identity.
-        unit = torch.eye(self.dimension, dtype=x.dtype)
-        jacobian = torch.where(jacobian.isfinite().all(-1).all(-1)[:, None, None], jacobian, unit)
-        step: Tensor = torch.linalg.solve(jacobian, rest)
-        return w + (self._orthonormal.frame(x).flatten(2).mT @ step).reshape(w.shape)
-
-    def _differential(self, x: Tensor, w: Tensor, *, graph: bool) -> tuple[Tensor, Tensor]:
-        """exp(x, w), and the matrix of d exp_x at w in the frames at both ends."""
-        outside = torch.is_grad_enabled()
-        with torch.enable_grad():
-            arrow = w if graph and w.requires_grad else w.detach().requires_grad_()
-            end = self.exp(x if graph else x.detach(), arrow)
-            axes = self._orthonormal.lowered(end, self._orthonormal.frame(end)).unbind(1)
-            rows = [
-                torch.autograd.grad(end, arrow, axis, retain_graph=True, create_graph=graph)[0]
-                for axis in axes
-            ]
-        columns = self._orthonormal.frame(x if graph else x.detach()).flatten(2)
-        jacobian = torch.stack(rows, 1).flatten(2) @ columns.mT
-        if graph:
-            return end, jacobian
-        return (self.exp(x, w) if outside else end.detach()), jacobian.detach()
 
     def _injectivity(self) -> float:
         """At the origin; 0 where geomstats does not know it."""
@@ -405,45 +359,3 @@ def _rescaled(w: Tensor, square: Tensor) -> Tensor:
         proper, torch.where(proper, square / torch.where(proper, now, 1.0), 1.0).sqrt(), 0.0
     )
     return w * scale.reshape(-1, *(1,) * (w.dim() - 1))
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to("cpu", torch.float64)
-
-
-def _projection(manifold: Any, x: Tensor) -> Tensor:
-    try:
-        nearest: Tensor = manifold.projection(x)
-    except (AttributeError, NotImplementedError):
-        return x
-    return nearest
-
-
-def _drawn(manifold: Any) -> Tensor:
-    """A point that geomstats draws from torch's generator, whose state is put back."""
-    with torch.random.fork_rng(devices=[]):
-        torch.random.manual_seed(0)
-        point = manifold.random_point()
-    return _wide(point.detach()).reshape(manifold.shape)
-
-
-def _check(manifold: Any) -> None:
-    """Refuse what is no manifold of geomstats' PyTorch backend, or has no metric."""
-    loaded = sys.modules.get("geomstats.geometry.manifold")
-    if loaded is None or not isinstance(manifold, loaded.Manifold):
-        how = "see geomstats.geometry, for example Stiefel(5, 2)"
-        if importlib.util.find_spec("geomstats") is None:
-            how = "geomstats is not installed: pip install 'structdiff[manifolds]' (numpy<2.4)"
-        msg = f"manifold must be a manifold of geomstats, got {type(manifold).__name__}: {how}"
-        raise ValueError(msg)
-    backend = sys.modules["geomstats._backend"].BACKEND_NAME
-    if backend != "pytorch":
-        msg = (
-            f"geomstats runs on its {backend} backend, which torch cannot differentiate: set the "
-            f"environment variable GEOMSTATS_BACKEND=pytorch before geomstats is first imported"
-        )
-        raise ValueError(msg)
-    if not hasattr(manifold, "metric"):
-        name = type(manifold).__name__
-        msg = f"manifold must have a metric, got {name} without: call its equip_with_metric"
-        raise ValueError(msg)

@@ -7,13 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from structdiff.schedules import CLEAN, Discrete, Flow, Karras, Linear, Schedule, Survival, Window
-from tests.schedules.test_schedules import FLAT, SCHEDULES
-
-schedules = pytest.mark.parametrize("name", SCHEDULES)
-
-
-def float64(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
+from tests.schedules.every_schedule import FLAT, SCHEDULES, float64, schedules
 
 
 @schedules
