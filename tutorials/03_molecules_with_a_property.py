@@ -80,7 +80,7 @@ config = MoleculesConfig.model_validate(
         "network": {"layers": 3, "width": 32, "hidden": 64},
         "loss": {"given": 0.3},
         "training": {"steps": 3300, "bf16": False, "ema": 0.99, "learning_rate": 3e-3},
-        "sampler": {"steps": 50, "temperature": 1.0},
+        "sampler": {"steps": 50, "temperature": 1.0, "class_temperature": 1.0},
     }
 )
 shutil.rmtree("03_run", ignore_errors=True)  # else train would find it finished

@@ -101,7 +101,7 @@ config = MoleculesConfig.model_validate(
             "bf16": False,
             "log_every": 200,
         },
-        "sampler": {"steps": 50, "temperature": 1.0},
+        "sampler": {"steps": 50, "temperature": 1.0, "class_temperature": 1.0},
     }
 )
 shutil.rmtree("12_run", ignore_errors=True)  # else train would find it finished

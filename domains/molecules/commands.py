@@ -64,7 +64,7 @@ def regressor(
 
 
 def demo(out: Path = Path("runs/demo"), steps: int = 10_000) -> None:
-    """Train a small model on 2,000 molecules of QM9 in minutes and show what it makes.
+    """Train a small model on 2,000 molecules of QM9, with bonds, and show what it makes.
 
     Then draw from the weights of a longer run that come with structdiff.
 
@@ -74,7 +74,7 @@ def demo(out: Path = Path("runs/demo"), steps: int = 10_000) -> None:
     """
     processes = min(2, os.cpu_count() or 1)
     print(f"1. training on 2,000 molecules of QM9 with {processes} processes: {steps} updates")
-    settings = ["--out", str(out), "--training.steps", str(steps)]
+    settings = ["--out", str(out), "--data.bonds", "kekulized", "--training.steps", str(steps)]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launch += ["--nproc-per-node", str(processes), "-m", "structdiff"]
     code = subprocess.call([*launch, "train", "molecules", *settings], env=_quiet())

@@ -2,8 +2,8 @@
 
 `position` is a centred Gaussian with geometric noise, `element` an absorbing chain that is
 unmasked while the positions' noise falls through a window. With bonds, `bond` is a chain over the
-pairs of atoms with a window of its own: below that of the elements, bonds are noised first and
-drawn last (MolDiff); above it, they are drawn first. Training draws noise levels around those at
+pairs of atoms with a window of its own, by default about that of the elements: well below it,
+bonds are noised first and drawn last (MolDiff); above it, they are drawn first. Training draws noise levels around those at
 which bond lengths are decided. Properties of the molecules may be conditions, and a part of each
 molecule may be given.
 
@@ -103,9 +103,9 @@ class NoiseConfig(Settings):
     """Noise on positions at which all elements are noised, Angstrom."""
     bond: Literal["absorbing", "uniform", "marginal"] = "absorbing"
     """Where a bond goes that is noised: to a mask, or to another order."""
-    bond_from: float = Field(default=0.03, gt=0)
+    bond_from: float = Field(default=0.05, gt=0)
     """Noise on positions at which the first bonds are noised, Angstrom."""
-    bond_to: float = Field(default=0.6, gt=0)
+    bond_to: float = Field(default=3.0, gt=0)
     """Noise on positions at which all bonds are noised, Angstrom."""
 
     @model_validator(mode="after")
@@ -165,14 +165,21 @@ class SamplerConfig(Settings):
     eta: float = Field(default=1.0, ge=0, le=1)
     """Fresh noise: 0 none, 1 that of the Bayes kernel."""
     temperature: float = Field(default=0.8, ge=0)
-    """Factor on the fresh noise: 1 draws from the model, below molecules are more typical."""
+    """Factor on the positions' fresh noise: 1 draws from the model, below molecules are more
+    typical."""
+    class_temperature: float = Field(default=1.0, gt=0)
+    """Temperature of the law of each element and bond: 1 draws from the model, below they are
+    surer."""
+    remask_share: float = Field(default=0.4, ge=0, lt=1)
+    """Probability that an element or bond is noised anew in a step, so that what was drawn before
+    its neighbours were there is drawn again."""
     sigma_last: float = Field(default=0.01, gt=0)
     """Noise on positions at the last call, Angstrom."""
     guidance: float = 1.0
     """Guidance scale w of conditions: 0 unconditional, 1 conditional, above 1 guided."""
     repaint: int = Field(default=1, ge=1)
     """How often each stretch of steps is repeated for a given part that was not trained; above 1
-    the temperature is 1."""
+    temperatures are 1 and nothing is noised anew besides."""
     batch_size: int = Field(default=100, ge=1)
     """Molecules drawn together."""
     randomness: Literal["batch", "sample"] = "batch"

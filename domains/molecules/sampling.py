@@ -20,10 +20,17 @@ from structdiff.domains.molecules.fragments import anchored, at_home, with_core
 from structdiff.domains.molecules.recipe import MoleculesConfig, grid_of
 from structdiff.domains.molecules.request import Request
 from structdiff.domains.molecules.structures import Structures
-from structdiff.guidance import ClassifierFree, Guided, Linearised, RePaint, Replacement
+from structdiff.guidance import (
+    ClassifierFree,
+    Guided,
+    Linearised,
+    RePaint,
+    Replacement,
+    Sharpened,
+)
 from structdiff.random import Tempered
 from structdiff.runs import noise_of
-from structdiff.samplers import Ancestral, Carry, Walk
+from structdiff.samplers import Ancestral, Carry, Remasking, Walk
 
 __all__ = ["Samples", "Watch", "draw"]
 
@@ -102,15 +109,23 @@ def _walk(
     denoiser: Denoiser, config: MoleculesConfig, blank: Batch, known: Batch | None
 ) -> tuple[Walk, Batch]:
     """The sampler, and the batch that it starts from."""
-    settings, grid = config.sampler, grid_of(config)
-    walk = Ancestral(denoiser, grid, eta=settings.eta)
-    if known is None:
-        return walk, blank
-    if config.loss.given > 0:
-        return walk, anchored(known)
+    settings, trained = config.sampler, config.loss.given > 0
+    if known is None or trained:
+        walk = _drawing(denoiser, config)
+        return walk, blank if known is None else anchored(known)
     if settings.repaint > 1:
-        return RePaint(walk, known, repeats=settings.repaint), blank
-    return Ancestral(Replacement(denoiser, known), grid, eta=settings.eta), blank
+        plain = Ancestral(denoiser, grid_of(config), eta=settings.eta)
+        return RePaint(plain, known, repeats=settings.repaint), blank
+    return _drawing(Replacement(denoiser, known), config), blank
+
+
+def _drawing(denoiser: Denoiser, config: MoleculesConfig) -> Walk:
+    """Ancestral steps whose elements and bonds are sharpened and noised anew as settings say."""
+    settings = config.sampler
+    if settings.class_temperature != 1:
+        denoiser = Sharpened(denoiser, temperature=settings.class_temperature)
+    walk = Ancestral(denoiser, grid_of(config), eta=settings.eta)
+    return Remasking(walk, settings.remask_share) if settings.remask_share else walk
 
 
 def _blank(

@@ -39,6 +39,10 @@ class Drawing:
     temperature: float | None = None
     """1 draws from the model, below samples are surer and less diverse: of positions a factor on
     the fresh noise, of tokens the temperature of the law of each."""
+    class_temperature: float | None = None
+    """Of molecules the temperature of the law of each element and bond."""
+    remask_share: float | None = None
+    """Of molecules the probability that an element or bond is noised anew in a step."""
     repaint: int | None = None
     """How often stretches of steps are repeated for a given part that was not trained."""
     kind: str | None = None

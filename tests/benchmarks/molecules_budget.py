@@ -29,19 +29,19 @@ class Budget:
     """Molecules whose bound is compared."""
     recipe1: int = 18_000
     """Positions and elements."""
-    recipe2: int = 14_000
+    recipe2: int = 15_500
     """Positions, elements and bonds."""
-    tried: int = 150
+    tried: int = 100
     """Molecules drawn in each way with each number of calls."""
-    drawn: int = 1_000
+    drawn: int = 800
     """Molecules drawn for the report, and real ones beside them."""
     known: int = 100_000
     """Training molecules that novelty and nearest distances look at."""
     chemistry: int = 500
     """Molecules whose properties, strain and parts are looked at."""
-    regressor: int = 3_000
+    regressor: int = 2_500
     """The judge of properties."""
-    generator: int = 12_000
+    generator: int = 10_000
     """The model that is asked for a property."""
     asked: int = 400
     """Molecules drawn with each scale of guidance."""

@@ -36,12 +36,16 @@ RECIPES: Mapping[str, tuple[str, str]] = {
 CALLS = (10, 20, 50, 100, 200)
 REPORTED = 100
 """Calls of what is told beside the packaged model, which has as many."""
+_OWN = {"temperature": 1.0, "class_temperature": 1.0}
 WAYS: Mapping[str, Mapping[str, float]] = {
-    "eta 1": {"eta": 1.0, "temperature": 1.0},
-    "eta 1, temperature 0.8": {"eta": 1.0, "temperature": 0.8},
-    "eta 0": {"eta": 0.0, "temperature": 1.0},
-}
-"""What `SamplerConfig` has for a model without conditions; eta 0 has no temperature."""
+    "eta 0": {"eta": 0.0, **_OWN, "remask_share": 0.0},
+    "eta 1": {"eta": 1.0, **_OWN, "remask_share": 0.0},
+    "noised anew": {"eta": 1.0, **_OWN, "remask_share": 0.4},
+    "surer, noised anew": {
+        "eta": 1.0, "temperature": 0.8, "class_temperature": 0.5, "remask_share": 0.4,
+    },
+}  # fmt: skip
+"""What `SamplerConfig` has for a model without conditions; the last is its default."""
 
 
 def work_recipe(name: str, plan: Plan) -> dict[str, Any]:
@@ -63,6 +67,7 @@ def settings(name: str, updates: int) -> MoleculesConfig:
             "data": {"path": "qm9", "bonds": RECIPES[name][0]},
             "training": {
                 "steps": updates,
+                "learning_rate": 4e-3,
                 "warm_up": min(1000, updates // 10),
                 "validate_every": max(1, updates // 4),
                 "log_every": max(1, updates // 30),

@@ -151,6 +151,8 @@ def _sampling(run: Run) -> str:
             "calls of the network": sampler.steps,
             "eta": f"{sampler.eta:g} (fresh noise: 0 none, 1 that of the Bayes kernel)",
             "temperature": f"{sampler.temperature:g} (1 draws from the model)",
+            "temperature of elements and bonds": f"{sampler.class_temperature:g}",
+            "elements and bonds noised anew": f"{sampler.remask_share:.0%} of them a step",
             "last noise": f"{sampler.sigma_last:g} Angstrom",
         }
     )

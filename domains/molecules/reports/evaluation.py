@@ -179,6 +179,8 @@ def _settings(
         "steps": sampler.steps,
         "eta": sampler.eta,
         "temperature": sampler.temperature,
+        "temperature of elements and bonds": sampler.class_temperature,
+        "elements and bonds noised anew": f"{sampler.remask_share:.0%} of them a step",
         "last noise": f"{sampler.sigma_last} Angstrom",
         "noise keyed by": sampler.randomness,
         "batch size": sampler.batch_size,

@@ -131,7 +131,7 @@ def test_bonds_are_noised_first_and_drawn_last_by_their_window(known):
     batch = codec.encode(known)
     sigma = torch.tensor([0.05, 0.3, 1.0, 2.0], dtype=torch.float64)
     for noise, first, last in (
-        ({}, "bond", "element"),
+        ({"bond_from": 0.03, "bond_to": 0.6}, "bond", "element"),
         ({"bond_from": 3.5, "bond_to": 7.0}, "element", "bond"),
     ):
         chosen = config(noise=noise)

@@ -204,11 +204,43 @@ def test_repaint_is_at_temperature_one(run):
         assert (far(cold, warm) > 1e-3) == differs
 
 
-def test_given_atoms_are_held_by_a_model_that_was_trained_to(completing):
-    structures = drawn(completing, 8, sizes=[5, 9], given=CORE)
+@pytest.mark.parametrize("settings", [{"class_temperature": 0.2}, {"remask_share": 0.7}])
+def test_repaint_leaves_elements_to_the_model(run, settings):
+    """RePaint noises again on its own, and its classes are the model's; replacement follows."""
+    asked = {"sizes": [8], "given": CORE}
+    plain = {"class_temperature": 1.0, "remask_share": 0.0}
+    for repaint, differs in ((3, False), (1, True)):
+        first, second = (drawn(run, **asked, **plain | s, repaint=repaint) for s in ({}, settings))
+        assert (far(first, second) > 1e-3) == differs
+
+
+def test_a_class_temperature_near_zero_takes_the_likeliest(run):
+    """Elements are those of the clean walk whose every draw of a class is its mode."""
+    asked = {"sizes": [9], "temperature": 0.0, "remask_share": 0.0}
+    warm, cold = (drawn(run, 40, **asked, class_temperature=t).number for t in (1.0, 1e-3))
+    counts = [np.bincount(number, minlength=10) / len(number) for number in (warm, cold)]
+    # 30 updates know little more than frequencies: hydrogen, the likeliest, is all there is.
+    assert counts[0][1] < 0.8 < counts[1][1]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_elements_change_their_minds_when_noised_anew(run, share):
+    """An absorbing chain never revises what it has unmasked, unless it is noised anew."""
+    seen = []
+    run.sample(
+        6, sizes=[12], seed=0, steps=16, remask_share=share, progress=False,
+        watch=lambda _, structures: seen.append(structures.number),
+    )  # fmt: skip
+    changes = [((a != 0) & (b != a)).sum() for a, b in zip(seen[:-1], seen[1:], strict=True)]
+    assert (sum(changes) > 0) == (share > 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_given_atoms_are_held_by_a_model_that_was_trained_to(completing, share):
+    structures = drawn(completing, 8, sizes=[5, 9], given=CORE, remask_share=share)
     assert holds(structures, CORE) < 1e-5
     away = Structures(CORE.position + 100.0, CORE.number, CORE.count)
-    moved = drawn(completing, 8, sizes=[5, 9], given=away)
+    moved = drawn(completing, 8, sizes=[5, 9], given=away, remask_share=share)
     assert holds(moved, away) < 1e-4  # a float32 at 100 Angstrom
     assert far(Structures(moved.position - 100, moved.number, moved.count), structures) < 1e-2
 
