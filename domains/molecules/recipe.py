@@ -3,9 +3,9 @@
 `position` is a centred Gaussian with geometric noise, `element` an absorbing chain that is
 unmasked while the positions' noise falls through a window. With bonds, `bond` is a chain over the
 pairs of atoms with a window of its own, by default about that of the elements: well below it,
-bonds are noised first and drawn last (MolDiff); above it, they are drawn first. Training draws noise levels around those at
-which bond lengths are decided. Properties of the molecules may be conditions, and a part of each
-molecule may be given.
+bonds are noised first and drawn last (MolDiff); above it, they are drawn first. Training draws
+noise levels around those at which bond lengths are decided. Properties of the molecules may be
+conditions, and a part of each molecule may be given.
 
 References:
     MiDi: Mixed Graph and 3D Denoising Diffusion for Molecule Generation (Vignac et al., 2023).
