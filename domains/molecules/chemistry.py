@@ -28,7 +28,6 @@ from structdiff.domains.molecules.bonding import (
     VALENCIES,
     allowed,
     bonds,
-    isoelectronic,
 )
 from structdiff.domains.molecules.matching import valencies
 from structdiff.domains.molecules.mols import to_mol
@@ -158,7 +157,7 @@ def _faults(
     structures: Structures, valency: Integers, *, implicit: bool
 ) -> dict[int, tuple[str, ...]]:
     """Returns, for each molecule with atoms of a wrong valency, the words for it."""
-    may, like = _allowed(structures), isoelectronic(structures)
+    may = _allowed(structures)
     top = np.where(may.any(1), LARGEST - np.argmax(may[:, ::-1], axis=1), -1)
     over = valency > top  # the worse fault, so named first
     under = ~over & ~_stable(structures, valency) & (not implicit)  # RDKit may add hydrogens
@@ -167,7 +166,7 @@ def _faults(
         m = int(structures.owner[a])
         symbol = SYMBOLS[structures.number[a]] + _sign(int(structures.charge[a]))
         atom = f"atom {a - structures.offsets[m]} ({symbol})"
-        right = " or ".join(str(v) for v in VALENCIES.get(SYMBOLS[like[a]], ()))
+        right = " or ".join(str(v) for v in np.flatnonzero(may[a]).tolist())
         text = f"{atom} has valence {valency[a]}, allowed {right}"
         atoms.setdefault(m, []).append(text if right else f"{atom} is not in EDM's tables")
     return {m: _first(texts) for m, texts in atoms.items()}

@@ -42,7 +42,7 @@ def embedded() -> Structures:
     return read(EMBEDDED).structures
 
 
-def read(path: Path | str, *, max_atoms: int = 500) -> Loaded:
+def read(path: Path | str, *, max_atoms: int = 500, bonded: bool = False) -> Loaded:
     """Reads molecules from a file, a folder of files, or a named data set.
 
     Records that are broken, have no 3-D coordinates, an unknown element, one atom only, two atoms
@@ -55,6 +55,8 @@ def read(path: Path | str, *, max_atoms: int = 500) -> Loaded:
             table with a column `smiles` (.csv, .tsv), each also packed as .gz or .xz; a folder of
             such files (.txt excepted), read in the order of their names; or `qm9`.
         max_atoms: The largest molecule that is kept, hydrogens included.
+        bonded: Whether to skip the molecules whose bonds are not known where most others' are;
+            else all bonds are dropped.
 
     Raises:
         FileNotFoundError: If there is no such file, or a named data set cannot be had.
@@ -70,7 +72,7 @@ def read(path: Path | str, *, max_atoms: int = 500) -> Loaded:
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}; check the path given as data")
     items = _folder(path, max_atoms) if path.is_dir() else _file(path, max_atoms)
-    loaded = gather(items, max_atoms)
+    loaded = gather(items, max_atoms, bonded=bonded)
     if not len(loaded.structures):
         raise ValueError(
             f"nothing in {path} could be used; mend the file or raise max_atoms ({max_atoms}):\n"

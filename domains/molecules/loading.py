@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,16 +10,18 @@ import numpy as np
 
 from structdiff.domains.molecules.assignment import assigned
 from structdiff.domains.molecules.chemistry import implied
-from structdiff.domains.molecules.data import EMBEDDED, Skipped, read
+from structdiff.domains.molecules.data import EMBEDDED, Loaded, Skipped, read
 from structdiff.domains.molecules.readers.files import opened
 from structdiff.domains.molecules.readers.packed import load_arrays
-from structdiff.domains.molecules.readers.sources import qm9_split
-from structdiff.domains.molecules.recipe import MoleculesConfig
+from structdiff.domains.molecules.readers.records import reported
+from structdiff.domains.molecules.readers.sources import is_named, qm9_split
+from structdiff.domains.molecules.recipe import DataConfig, MoleculesConfig
 from structdiff.domains.molecules.structures import Integers, Structures
 
 __all__ = ["Data", "load_data"]
 
 _NONE = np.zeros(0)
+_ANY = 1_000_000  # atoms: no limit
 
 
 @dataclass(frozen=True)
@@ -48,22 +50,12 @@ def load_data(config: MoleculesConfig, path: str | None = None) -> Data:
     """
     settings = config.data if path is None else config.data.model_copy(update={"path": path})
     source = EMBEDDED if settings.path is None else settings.path
-    loaded = read(source, max_atoms=settings.max_atoms)
-    molecules, skipped = loaded.structures, loaded.skipped
-    if settings.path == "qm9" and settings.split is None:
-        whole = qm9_split()
-        train, test = molecules.select(whole.train), molecules.select(whole.test)
-    else:
-        train, test = _split(molecules, settings.split, skipped)
-    if settings.bonds == "none":
-        # Distances judge what such a model makes, and so what it stands beside.
-        train, test = replace(train, bond=None), replace(test, bond=None)
-    else:
-        train, lost = _with_bonds(train, aromatic=settings.bonds == "aromatic")
-        test, _ = _with_bonds(test, aromatic=settings.bonds == "aromatic")
-        skipped = (*skipped, *lost)
-    if settings.hydrogens == "implicit":
-        train, test = train.without_hydrogens(), test.without_hydrogens()
+    named = settings.split is None and is_named(source)
+    most = _ANY if named else settings.max_atoms  # EDM's split numbers all molecules
+    loaded = read(source, max_atoms=most, bonded=settings.bonds != "none")
+    whole = qm9_split()
+    parts = (whole.train, whole.test) if named else _split(loaded, settings.split)
+    (train, lost), (test, more) = (_usable(loaded, part, settings) for part in parts)
     held = min(settings.validation, len(train) // 5)
     order = np.random.default_rng(0).permutation(len(train))
     kept, aside = _set_aside(train, order, held, settings.conditions)
@@ -71,23 +63,52 @@ def load_data(config: MoleculesConfig, path: str | None = None) -> Data:
         msg = f"{len(kept)} molecules are left to train on, at least 2 are needed: give more data"
         raise ValueError(msg)
     reference = test if len(test) else kept
-    notes, units = tuple(loaded.notes), loaded.units
-    report = replace(loaded, structures=molecules, skipped=skipped).report()
-    return Data(kept, aside, reference, skipped, notes, units, report)
+    skipped, notes = (*loaded.skipped, *lost, *more), tuple(loaded.notes)
+    number = len(loaded.structures) - len(lost) - len(more)
+    report = reported(number, skipped, notes)
+    return Data(kept, aside, reference, skipped, notes, loaded.units, report)
 
 
-def _with_bonds(molecules: Structures, *, aromatic: bool) -> tuple[Structures, list[Skipped]]:
-    """The molecules whose bonds are known, and the others with the reason."""
-    if molecules.bond is None and len(molecules) and implied(molecules):
+def _usable(
+    loaded: Loaded, part: Integers, settings: DataConfig
+) -> tuple[Structures, list[Skipped]]:
+    """Molecules of a part as the record has them, and those that cannot be with the reason."""
+    chosen = loaded.structures.select(part)
+    where = [loaded.where[i] for i in part.tolist()]
+    faults = np.full(len(chosen), "", object)
+    faults[chosen.count > settings.max_atoms] = f"more than {settings.max_atoms} atoms"
+    if settings.hydrogens == "implicit":
+        heavy = np.bincount(chosen.owner[chosen.number != 1], minlength=len(chosen))
+        faults[heavy < 2] = "fewer than two atoms without its hydrogens: no geometry"
+    left = np.flatnonzero(faults == "")
+    chosen = chosen.select(left)
+    if settings.bonds == "none":
+        # Distances judge what such a model makes, and so what it stands beside.
+        chosen = replace(chosen, bond=None)
+    else:
+        _check_bonds(chosen, settings, loaded.notes)
+        chosen, reasons = assigned(chosen, aromatic=settings.bonds == "aromatic")
+        faults[left] = reasons
+    lost = [Skipped(where[i], faults[i]) for i in np.flatnonzero(faults != "").tolist()]
+    return chosen.without_hydrogens() if settings.hydrogens == "implicit" else chosen, lost
+
+
+def _check_bonds(molecules: Structures, settings: DataConfig, notes: Sequence[str]) -> None:
+    """Refuse molecules without hydrogens where bonds do not follow."""
+    if not len(molecules) or not implied(molecules):
+        return
+    if molecules.bond is None:
         msg = (
             "bonds do not follow from distances without hydrogens, and these molecules have "
             "neither: give a file with bonds (SDF, SMILES), or one with hydrogens"
         )
+        raise ValueError("; ".join([msg, *notes]))
+    if settings.bonds == "aromatic":
+        msg = (
+            "data.bonds aromatic needs the hydrogens, which say what a ring nitrogen gives to its "
+            "ring, and these molecules have none: use data.bonds kekulized"
+        )
         raise ValueError(msg)
-    found, reasons = assigned(molecules, aromatic=aromatic)
-    names = molecules.name or [f"molecule {i + 1}" for i in range(len(molecules))]
-    lost = [Skipped(name, why) for name, why in zip(names, reasons, strict=True) if why]
-    return found, lost
 
 
 def _set_aside(
@@ -110,16 +131,15 @@ def _set_aside(
     return molecules.select(kept), molecules.select(np.sort(chosen[~moved]))
 
 
-def _split(
-    molecules: Structures, path: str | None, skipped: tuple[Skipped, ...]
-) -> tuple[Structures, Structures]:
-    """Training and test molecules."""
+def _split(loaded: Loaded, path: str | None) -> tuple[Integers, Integers]:
+    """Places of training and test molecules."""
+    molecules = loaded.structures
     if path is None:
-        return molecules, molecules.select(np.zeros(0, np.int64))
-    if skipped:
+        return np.arange(len(molecules)), np.zeros(0, np.int64)
+    if loaded.skipped:
         msg = (
             "data.split numbers the molecules of the whole file, but "
-            f"{len(skipped)} of it were skipped: split the file itself"
+            f"{len(loaded.skipped)} of it were skipped: split the file itself"
         )
         raise ValueError(msg)
     try:
@@ -145,4 +165,4 @@ def _split(
             wrong = ends[0] if ends[0] < 0 else ends[1]
             msg = f"{path} names molecule {wrong}, but the data has {len(molecules)}, from 0"
             raise ValueError(msg)
-    return molecules.select(arrays["train"]), molecules.select(arrays["test"])
+    return arrays["train"].astype(np.int64), arrays["test"].astype(np.int64)

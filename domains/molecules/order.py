@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -13,7 +13,6 @@ from structdiff.artifacts import Part, partition
 from structdiff.domains.molecules.request import Request
 from structdiff.domains.molecules.run import Run
 from structdiff.domains.molecules.sampling import Samples
-from structdiff.domains.molecules.structures import Structures
 from structdiff.domains.molecules.tally import Tally
 from structdiff.runs import model_checksum
 
@@ -112,9 +111,7 @@ class Order:
         index = np.flatnonzero(good)[: self.wanted - kept if self.only_valid else None]
         chosen = drawn.structures.select(index)
         names = tuple(f"molecule {part.low + i + 1}" for i in index.tolist())
-        named = Structures(
-            chosen.position, chosen.number, chosen.count, names, chosen.charge, chosen.properties
-        )
+        named = replace(chosen, name=names)
         verdicts = [drawn.verdicts[i] for i in index.tolist()]
         return Samples(named, verdicts), Tally.of(drawn.verdicts, len(index))
 

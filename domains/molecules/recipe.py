@@ -53,7 +53,7 @@ from structdiff.schedules import Flow, Geometric, Grid, UniformLogSNR, Window
 from structdiff.spaces import ZeroCentre
 from structdiff.training import TrainingConfig
 
-__all__ = ["MoleculesConfig", "build", "grid_of", "objective_of"]
+__all__ = ["DataConfig", "MoleculesConfig", "build", "grid_of", "objective_of"]
 
 
 class DataConfig(Settings):
@@ -156,6 +156,15 @@ class LossConfig(Settings):
     independent: bool = False
     """Whether positions, elements and bonds have times of their own in training."""
 
+    @model_validator(mode="after")
+    def _given(self) -> LossConfig:
+        if self.given == 0 and self.given_kind != "fragments":
+            msg = (
+                f"given_kind {self.given_kind} needs given above 0, the share that has such a part"
+            )
+            raise ValueError(msg)
+        return self
+
 
 class SamplerConfig(Settings):
     """How molecules are drawn."""
@@ -195,6 +204,17 @@ class MoleculesConfig(Settings):
     loss: LossConfig = LossConfig()
     sampler: SamplerConfig = SamplerConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _ending(self) -> MoleculesConfig:
+        last, noise = self.sampler.sigma_last, self.noise
+        if not noise.sigma_min <= last < noise.sigma_max:
+            msg = (
+                f"sampler.sigma_last must be at least noise.sigma_min ({noise.sigma_min:g}) and "
+                f"below noise.sigma_max ({noise.sigma_max:g}), got {last:g}"
+            )
+            raise ValueError(msg)
+        return self
 
 
 def schedule_of(config: MoleculesConfig) -> Geometric:

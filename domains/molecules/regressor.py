@@ -204,10 +204,12 @@ class Regressor:
     def errors(self, structures: Structures) -> dict[str, float]:
         """Mean absolute error of each property on clean molecules, in the units of the data."""
         said = self.predict(structures)
-        return {
-            f"error_{name}": float(np.nanmean(np.abs(mean - structures.properties[name])))
-            for name, (mean, _) in said.items()
+        away = {
+            name: np.abs(mean - structures.properties[name]) for name, (mean, _) in said.items()
         }
+        # What no molecule has cannot be missed.
+        known = {name: gap for name, gap in away.items() if np.isfinite(gap).any()}
+        return {f"error_{name}": float(np.nanmean(gap)) for name, gap in known.items()}
 
     def checksum(self) -> str:
         """What tells this regressor from others."""

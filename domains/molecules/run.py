@@ -177,6 +177,8 @@ class Run:
         """What to draw, see `request.request`; guidance is the config's by default."""
         if regressor is not None:
             regressor.check(self.config, self.codec)
+        if given is not None and self.config.data.hydrogens == "implicit":
+            given = given.without_hydrogens()
         if guidance is None:
             guidance = self.config.sampler.guidance if condition else 1.0
         return request(

@@ -6,8 +6,10 @@ where unknown. Unknown are empty cells and nan, and among numbers the marks NA, 
 ? and . too. What is numeric in half of its cells or more, but not in all, is noted, and so is a
 field with words longer than 256 characters, which is left out.
 
-Bonds are kept if every molecule has them; else all are dropped, which is noted. A model is trained
-on the bonds of all its molecules, and distances give them where they are not known.
+Bonds are kept if every molecule has them; else all are dropped, which is noted: a model is trained
+on the bonds of all its molecules, and distances give them where they are not known. Where bonds
+are wanted and few molecules have none, or none has hydrogens, without which distances do not
+tell, those few are skipped instead.
 """
 
 from __future__ import annotations
@@ -31,11 +33,12 @@ from structdiff.domains.molecules.structures import (
     pairs,
 )
 
-__all__ = ["MISSING", "Loaded", "Record", "Skipped", "columns", "gather", "tidy"]
+__all__ = ["MISSING", "Loaded", "Record", "Skipped", "columns", "gather", "reported", "tidy"]
 
 COINCIDENT = 1e-3  # Angstrom
 LONGEST = 256  # characters of a word
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "?", "."})
+_BARE = "its bonds are not known, those of the others are"
 _WORD = (-1,)  # in place of the shape of numbers
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -83,20 +86,26 @@ class Loaded:
 
     def report(self, shown: int = 3) -> str:
         """Counts the skipped records by reason and names the first few of each."""
-        lines = [f"{len(self.structures):,} molecules read, {len(self.skipped):,} skipped"]
-        for reason, number in Counter(s.reason for s in self.skipped).most_common():
-            where = [s.where for s in self.skipped if s.reason == reason][:shown]
-            more = ", ..." if number > len(where) else ""
-            lines.append(f"  {number:,} x {reason}: {', '.join(where)}{more}")
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+        return reported(len(self.structures), self.skipped, self.notes, shown)
 
 
-def gather(items: Iterable[Record | Skipped], max_atoms: int) -> Loaded:
+def reported(read: int, skipped: Sequence[Skipped], notes: Sequence[str], shown: int = 3) -> str:
+    """How many were read, and what was skipped by reason with the first few places of each."""
+    lines = [f"{read:,} molecules read, {len(skipped):,} skipped"]
+    for reason, number in Counter(s.reason for s in skipped).most_common():
+        where = [s.where for s in skipped if s.reason == reason][:shown]
+        more = ", ..." if number > len(where) else ""
+        lines.append(f"  {number:,} x {reason}: {', '.join(where)}{more}")
+    return "\n".join([*lines, *(f"  {note}" for note in notes)])
+
+
+def gather(items: Iterable[Record | Skipped], max_atoms: int, *, bonded: bool = False) -> Loaded:
     """Packs the records whose geometry can be used.
 
     Arguments:
         items: What a reader yields.
         max_atoms: The largest molecule that is kept.
+        bonded: Whether to skip the few molecules whose bonds are not known.
     """
     records, skipped = list[Record](), list[Skipped]()
     for item in items:
@@ -106,6 +115,11 @@ def gather(items: Iterable[Record | Skipped], max_atoms: int) -> Loaded:
             records.append(item)
     packed = _pack(records)
     left, faults = _screen(packed, [record.where for record in records], max_atoms)
+    if bonded:
+        bare = np.array([records[i].bond is None for i in left.tolist()], np.bool_)
+        if _few(bare, packed.select(left)):
+            faults += [Skipped(records[i].where, _BARE) for i in left[bare].tolist()]
+            left = left[~bare]
     records = [records[i] for i in left.tolist()]
     places = [record.where for record in records]
     known, remarks = columns([record.properties for record in records], places)
@@ -137,6 +151,13 @@ def _pack(records: Sequence[Record]) -> Structures:
         tuple(record.name or record.where for record in records),
         np.concatenate([np.zeros(0, np.int8), *charge]),
     )
+
+
+def _few(bare: NDArray[np.bool_], structures: Structures) -> bool:
+    """Whether to do without the molecules whose bonds are not known, if there are any."""
+    if not bare.any() or bare.all():
+        return False
+    return 2 * int(bare.sum()) < len(bare) or not (structures.number == 1).any()
 
 
 def _bonds(records: Sequence[Record], structures: Structures) -> tuple[Bonds | None, list[str]]:

@@ -38,7 +38,7 @@ from structdiff.domains.molecules.readers.qm9 import (
     convert_wheel,
 )
 
-__all__ = ["NAMES", "Split", "locate", "qm9", "qm9_split"]
+__all__ = ["NAMES", "Split", "is_named", "locate", "qm9", "qm9_split"]
 
 WHEEL = "qm9pack-1.0.3-py3-none-any.whl"
 SHA256 = "1d88c2988007c6778e717ee3224cf511bd60e10732ebe3b7ed500ea5af05c9f0"
@@ -66,6 +66,11 @@ def locate(name: Path | str) -> Path:
     path = Path(os.path.expanduser(name))  # a home that is not there is left as it stands
     found = NAMES.get(str(name))
     return path if found is None or path.exists() else found()
+
+
+def is_named(name: Path | str) -> bool:
+    """Whether this is the name of a data set, and of no file or folder that is here."""
+    return str(name) in NAMES and not Path(name).exists()
 
 
 def qm9() -> Path:

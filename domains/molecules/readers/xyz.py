@@ -22,6 +22,7 @@ QM9_UNITS = {
 _PAIR = re.compile(r"([A-Za-z_][\w.\-]*)=(\"[^\"]*\"|'[^']*'|\S+)")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _CELL = ("lattice", "pbc", "properties", "name")  # keys that are no property of the molecule
+_HYDROGEN = ("D", "T")
 _PLAIN = (0, slice(1, 4))  # columns of the element and of the coordinates
 
 
@@ -51,6 +52,8 @@ def _record(rows: list[str], count: int, where: str) -> Record | Skipped:
     if count == 0 or len(table) < count or any(len(cells) < least for cells in table):
         return Skipped(where, f"broken XYZ block: not {count} rows of `symbol x y z`")
     symbols = [c if (c := cells[element]).isdecimal() else c.capitalize() for cells in table]
+    labelled = [s in _HYDROGEN for s in symbols]
+    symbols = ["H" if label else s for s, label in zip(symbols, labelled, strict=True)]
     number = [int(s[:4]) if s.isdecimal() else NUMBERS.get(s, 0) for s in symbols]
     bad = [s for s, z in zip(symbols, number, strict=True) if not 0 < z < len(SYMBOLS)]
     if bad:
@@ -60,8 +63,9 @@ def _record(rows: list[str], count: int, where: str) -> Record | Skipped:
     except ValueError:
         return Skipped(where, "broken XYZ block: a coordinate is not a number")
     return Record(
-        where, name, np.array(number, np.uint8), np.array(position), None, properties, units
-    )
+        where, name, np.array(number, np.uint8), np.array(position), None, properties, units,
+        isotopes=any(labelled),
+    )  # fmt: skip
 
 
 def _comment(text: str) -> tuple[str, dict[str, str], tuple[int, slice]]:

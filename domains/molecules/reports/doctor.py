@@ -20,7 +20,7 @@ from structdiff.domains.molecules.assignment import assigned
 from structdiff.domains.molecules.chemistry import VALENCIES, Verdict, implied, judge
 from structdiff.domains.molecules.codec import MoleculeCodec, type_symbol
 from structdiff.domains.molecules.data import Loaded, read
-from structdiff.domains.molecules.readers.sources import qm9_split
+from structdiff.domains.molecules.readers.sources import is_named, qm9_split
 from structdiff.domains.molecules.recipe import MoleculesConfig
 from structdiff.domains.molecules.reports.inspection import UNITS, contacts, flat, twins, unit_of
 from structdiff.domains.molecules.reports.properties import describe, usable
@@ -162,7 +162,8 @@ def _elements(structures: Structures) -> Section:
     unknown = [SYMBOLS[z] for z in structures.elements if SYMBOLS[z] not in VALENCIES]
     if unknown:
         warnings.append(
-            f"no valency is known of {', '.join(unknown)}: such atoms are never stable"
+            f"EDM's table has no valency of {', '.join(unknown)}: such atoms are never stable "
+            "where bonds follow from distances"
         )
     return Section("atom types", tuple(lines), tuple(warnings))
 
@@ -276,7 +277,7 @@ def _properties(loaded: Loaded) -> Section:
 
 def _training(structures: Structures, config: MoleculesConfig) -> Section:
     """What the default settings make of it."""
-    if config.data.path == "qm9":
+    if is_named(config.data.path or ""):
         structures = structures.select(qm9_split().train)
     held = min(config.data.validation, len(structures) // 5)
     codec = MoleculeCodec.fit(structures)

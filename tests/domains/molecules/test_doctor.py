@@ -123,7 +123,7 @@ def test_faults_of_the_data_are_warned_of(tmp_path):
     for words in (
         "rare atom types, hard to learn: F in",
         "U in 1",
-        "no valency is known of U",
+        "EDM's table has no valency of U",
         "are copies of earlier molecules",
         "have no hydrogen while others do",
         "valid under the judge",

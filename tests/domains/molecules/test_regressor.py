@@ -263,3 +263,11 @@ def test_a_property_of_words_has_no_regressor(tmp_path):
         train_regressor(config, tmp_path / "run", say=lambda _: None)
     with pytest.raises(ValueError, match="no condition 'nothing'"):
         request(MoleculeCodec.fit(data), 2, condition={"nothing": 1.0})
+
+
+def test_a_property_that_no_molecule_has_is_not_missed(regressor, data):
+    """Neither a warning nor a NaN in the metrics."""
+    some = data[0].select(range(5))
+    carbons = some.properties["carbons"]
+    bare = some.with_properties({"carbons": carbons, "radius": np.full(5, np.nan)})
+    assert list(regressor.errors(bare)) == ["error_carbons"]
