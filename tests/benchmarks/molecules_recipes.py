@@ -67,7 +67,6 @@ def settings(name: str, updates: int) -> MoleculesConfig:
             "data": {"path": "qm9", "bonds": RECIPES[name][0]},
             "training": {
                 "steps": updates,
-                "learning_rate": 4e-3,
                 "warm_up": min(1000, updates // 10),
                 "validate_every": max(1, updates // 4),
                 "log_every": max(1, updates // 30),
