@@ -176,7 +176,7 @@ class SamplerConfig(Settings):
     temperature: float = Field(default=0.8, ge=0)
     """Factor on the positions' fresh noise: 1 draws from the model, below molecules are more
     typical."""
-    class_temperature: float = Field(default=1.0, gt=0)
+    class_temperature: float = Field(default=0.5, gt=0)
     """Temperature of the law of each element and bond: 1 draws from the model, below they are
     surer."""
     remask_share: float = Field(default=0.4, ge=0, lt=1)
