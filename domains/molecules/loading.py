@@ -79,7 +79,7 @@ def _usable(
     faults[chosen.count > settings.max_atoms] = f"more than {settings.max_atoms} atoms"
     if settings.hydrogens == "implicit":
         heavy = np.bincount(chosen.owner[chosen.number != 1], minlength=len(chosen))
-        faults[heavy < 2] = "fewer than two atoms without its hydrogens: no geometry"
+        faults[heavy == 0] = "hydrogen only: nothing is left without hydrogens"
     left = np.flatnonzero(faults == "")
     chosen = chosen.select(left)
     if settings.bonds == "none":

@@ -15,7 +15,7 @@ cannot have any is left out, counted and listed too.
 | what RDKit does not accept  | skipped              | read, not valid   | left out              |
 | what RDKit cannot embed     | skipped              | -                 | -                     |
 | unknown elements, one atom  | skipped              | skipped           | -                     |
-| one heavy atom, implicit H  | skipped              | skipped           | -                     |
+| hydrogen only, implicit H   | skipped              | skipped           | -                     |
 | two atoms within 0.001 A    | -                    | skipped           | -                     |
 | 2-D drawings, NaN           | -                    | skipped           | -                     |
 

@@ -54,13 +54,13 @@ def test_a_folder_with_the_name_of_a_set_is_ones_own(named, tmp_path):
     assert len(load("qm9", validation=0).train) == 7
 
 
-def test_what_has_one_heavy_atom_is_counted_where_hydrogens_are_left_out(tmp_path):
+def test_hydrogen_alone_is_counted_where_hydrogens_are_left_out(tmp_path):
     rows = [([6, 8, 1], np.eye(3) * 1.1), ([8, 1, 1], np.eye(3)), ([1, 1], np.eye(3)[:2])]
     path = save(tmp_path / "m.xyz", Structures.from_list([*rows, rows[0]]))
     found = load(path, hydrogens="implicit")
-    assert found.train.count.tolist() == [2, 2]
-    assert found.report.startswith("2 molecules read, 2 skipped")
-    assert "2 x fewer than two atoms without its hydrogens" in found.report
+    assert found.train.count.tolist() == [2, 1, 2]
+    assert found.report.startswith("3 molecules read, 1 skipped")
+    assert "1 x hydrogen only: nothing is left without hydrogens" in found.report
 
 
 def test_test_molecules_without_bonds_are_counted_and_placed(tmp_path):
