@@ -93,22 +93,29 @@ def _digest(name: str, path: Path) -> str:
 def _model(run: Run) -> str:
     config = run.config
     noise, network, given = config.noise, config.network, config.loss.given
+    bonds = config.data.bonds
     parameters = sum(p.numel() for p in run.denoiser.parameters())
     asked = "; ".join(_condition(one) for one in run.codec.conditions)
     return _list(
         {
             "positions": f"centred Gaussian, geometric noise from {noise.sigma_min:g} to "
             f"{noise.sigma_max:g} Angstrom",
-            "atom types": f"{noise.element} chain, noised while the positions' noise is "
-            f"{noise.element_from:g} to {noise.element_to:g} Angstrom",
-            "network": f"equivariant graph network, {network.layers} layers, {network.width} "
-            f"features a pair, {network.hidden} an atom, {parameters:,} parameters",
+            "atom types": _chain(noise.element, noise.element_from, noise.element_to),
+            "bonds": f"{bonds}; {_chain(noise.bond, noise.bond_from, noise.bond_to)}"
+            if bonds != "none" else "none, they follow from distances",
+            "network": f"equivariant graph network ({network.kind}), {network.layers} layers, "
+            f"{network.width} features a pair, {network.hidden} an atom, "
+            f"{parameters:,} parameters",
             "self-conditioning": "yes" if network.self_conditioning else "no",
             "conditions": asked or "none",
             "given parts": f"trained with, for {given:.0%} of the molecules" if given else
             "not trained with; held by replacement or RePaint, which is approximate",
         }
     )  # fmt: skip
+
+
+def _chain(kind: str, first: float, last: float) -> str:
+    return f"{kind} chain, noised while the positions' noise is {first:g} to {last:g} Angstrom"
 
 
 def _condition(condition: Condition) -> str:

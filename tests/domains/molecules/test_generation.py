@@ -19,7 +19,7 @@ from structdiff.domains.molecules.data import embedded
 from structdiff.domains.molecules.tally import interval
 
 PRETRAINED = Path(sys.modules[Run.__module__].__file__).with_name("pretrained")
-QUICK = ("--sampler.steps", "6", "--sampler.batch-size", "3")
+QUICK = ("--sampler.steps", "16", "--sampler.batch-size", "3")
 GOOD = ("--sampler.steps", "25", "--sampler.batch-size", "4")
 KILLED = Path(__file__).with_name("killed.py")
 
@@ -112,7 +112,7 @@ def test_a_folder_holds_numbered_molecules_and_their_rates(whole):
 
 def test_a_folder_holds_what_one_draw_holds(whole):
     run = Run.pretrained()
-    expected = run.sample(10, steps=6, batch_size=3, progress=False).structures
+    expected = run.sample(10, steps=16, batch_size=3, progress=False).structures
     for mol, (number, position) in zip(molecules(whole), expected, strict=True):
         assert [atom.GetAtomicNum() for atom in mol.GetAtoms()] == number.tolist()
         np.testing.assert_allclose(mol.GetConformer().GetPositions(), position, atol=6e-5)
