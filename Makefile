@@ -43,7 +43,7 @@ help:  ## say what there is
 venv: $(DEV_READY)  ## make .venv with all that developing needs
 	@echo "$(VENV) is ready: source $(BIN)/activate"
 
-demo: $(DEMO_READY)  ## make molecules with the model that comes with the package
+demo: $(DEMO_READY)  ## train on 2,000 molecules and draw, then draw from the weights that come along
 	@echo "demo: structdiff demo molecules"
 	@$(BIN)/structdiff demo molecules
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,23 +86,23 @@ def _usable(
         # Distances judge what such a model makes, and so what it stands beside.
         chosen = replace(chosen, bond=None)
     else:
-        _check_bonds(chosen, settings, loaded.notes)
+        _check_bonds(loaded, settings)
         chosen, reasons = assigned(chosen, aromatic=settings.bonds == "aromatic")
         faults[left] = reasons
     lost = [Skipped(where[i], faults[i]) for i in np.flatnonzero(faults != "").tolist()]
     return chosen.without_hydrogens() if settings.hydrogens == "implicit" else chosen, lost
 
 
-def _check_bonds(molecules: Structures, settings: DataConfig, notes: Sequence[str]) -> None:
-    """Refuse molecules without hydrogens where bonds do not follow."""
-    if not len(molecules) or not implied(molecules):
+def _check_bonds(loaded: Loaded, settings: DataConfig) -> None:
+    """Refuse data without hydrogens where bonds do not follow."""
+    if not implied(loaded.structures):
         return
-    if molecules.bond is None:
+    if loaded.structures.bond is None:
         msg = (
             "bonds do not follow from distances without hydrogens, and these molecules have "
             "neither: give a file with bonds (SDF, SMILES), or one with hydrogens"
         )
-        raise ValueError("; ".join([msg, *notes]))
+        raise ValueError("; ".join([msg, *loaded.notes]))
     if settings.bonds == "aromatic":
         msg = (
             "data.bonds aromatic needs the hydrogens, which say what a ring nitrogen gives to its "

@@ -61,6 +61,7 @@ def request(
     condition: Mapping[str, ArrayLike] | None = None,
     guidance: float | Mapping[str, float] = 1.0,
     given: Structures | None = None,
+    implicit: bool = False,
     regressor: Regressor | None = None,
     seed: int = 0,
 ) -> Request:
@@ -76,6 +77,8 @@ def request(
             whose value is not known is left out.
         guidance: Guidance scale.
         given: A part that every molecule has, in one piece or in several.
+        implicit: Whether hydrogens are no atoms of the record, so that those of the given part
+            are left out.
         regressor: What follows the conditions that it knows, by its gradient with the scale
             `guidance`; the model is told the others.
         seed: Start of the random numbers.
@@ -102,7 +105,10 @@ def request(
         guidance = {n: scale for n, scale in scales.items() if n not in guided}
     if given is not None:
         _check_given(given)
-        codec.encode(part_of(given, codec))
+        given = part_of(given, codec)
+        given = given.without_hydrogens() if implicit else given
+        _check_given(given)
+        codec.encode(given)
     least = 0 if given is None else int(given.count[0]) + 1
     random, counts = np.random.default_rng(seed), list[int]()
     for low in range(0, molecules, _BLOCK):

@@ -177,8 +177,6 @@ class Run:
         """What to draw, see `request.request`; guidance is the config's by default."""
         if regressor is not None:
             regressor.check(self.config, self.codec)
-        if given is not None and self.config.data.hydrogens == "implicit":
-            given = given.without_hydrogens()
         if guidance is None:
             guidance = self.config.sampler.guidance if condition else 1.0
         return request(
@@ -188,6 +186,7 @@ class Run:
             condition=condition,
             guidance=guidance,
             given=given,
+            implicit=self.config.data.hydrogens == "implicit",
             regressor=regressor,
             seed=seed,
         )

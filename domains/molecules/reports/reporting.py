@@ -71,7 +71,8 @@ def score(
     if out is not None:
         check_table(out, facts_of(out), overwrite=overwrite)
     model = Run.load(run)
-    loaded = read(data, max_atoms=model.config.data.max_atoms)
+    settings = model.config.data
+    loaded = read(data, max_atoms=settings.max_atoms, bonded=settings.bonds != "none")
     scores = score_molecules(
         model.denoiser, model.codec, model.config, loaded.structures,
         draws=draws, steps=steps, seed=seed,

@@ -14,9 +14,12 @@ from structdiff.domains.molecules import (
     train,
     write,
 )
+from structdiff.domains.molecules.aromaticity import aromatised
 from structdiff.domains.molecules.assignment import assigned
 from structdiff.domains.molecules.chemistry import judge
 from structdiff.domains.molecules.data import read
+from structdiff.domains.molecules.structures import AROMATIC
+from tests.domains.molecules.smiles import scattered
 
 
 def tiny(folder, **data):
@@ -83,3 +86,15 @@ def test_a_given_part_with_hydrogens_fits_a_model_without(implicit, tmp_path, ca
         number = arrays["z"].reshape(3, 6)
     assert (number[:, :3] == [6, 6, 8]).all()
     assert not (number == 1).any()
+
+
+def test_aromatic_rings_of_a_given_part_are_written_out_with_their_hydrogens(implicit):
+    """Which nitrogen of a ring has the hydrogen decides on its double bonds."""
+    ring, _ = aromatised(scattered("c1cc[nH]c1"))
+    assert (ring.bond.order == AROMATIC).sum() == 5
+    drawn = implicit.sample(2, sizes=[8], given=ring, progress=False).structures
+    for molecule in range(2):
+        own = drawn.bond.molecule == molecule
+        pair = drawn.bond.pair[:, own] - drawn.offsets[molecule]
+        held = (pair < 5).all(0)
+        assert sorted(drawn.bond.order[own][held].tolist()) == [1, 1, 1, 2, 2]

@@ -143,3 +143,13 @@ def test_hydrogen_may_be_called_by_its_isotopes(tmp_path):
     found = load(path)
     assert found.train.number.tolist() == [8, 1, 1, 8, 1, 1]
     assert found.notes == ("2 molecules with isotopes: the labels were dropped",)
+
+
+def test_test_molecules_alone_may_have_no_hydrogens(tmp_path):
+    """Distances tell the bonds of carbon dioxide where other molecules have hydrogens."""
+    water = "3\n\nO 0 0 0\nH 0.76 0.59 0\nH -0.76 0.59 0\n"
+    path = tmp_path / "m.xyz"
+    path.write_text(water * 3 + "3\n\nC 0 0 0\nO 1.16 0 0\nO -1.16 0 0\n")
+    np.savez(tmp_path / "split.npz", train=[0, 1, 2], test=[3])
+    found = load(path, split=str(tmp_path / "split.npz"), bonds="kekulized", validation=0)
+    assert found.reference.bond.order.tolist() == [2, 2]

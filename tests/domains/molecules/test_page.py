@@ -234,4 +234,6 @@ def test_the_card_of_the_pretrained_model_does_not_claim_the_embedded_data(tmp_p
     write_card(copy)
     assert "not named by the config" in (tmp_path / "README.md").read_text()
     assert "99,474" in (tmp_path / "README.md").read_text()
-    assert "bonds: kekulized; absorbing chain, noised while" in (tmp_path / "README.md").read_text()
+    assert (
+        "bonds: kekulized; absorbing chain, noised while" in (tmp_path / "README.md").read_text()
+    )

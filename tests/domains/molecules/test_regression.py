@@ -54,7 +54,8 @@ def world():
     """A process of molecules of carbon and nitrogen, the codec and the settings."""
     data = Structures.from_list([([6, 7], [[-STD, 0, 0], [STD, 0, 0]])] * 2)
     codec = MoleculeCodec.fit(data)
-    sampler = {"steps": 60, "temperature": 1.0, "sigma_last": 0.01, "batch_size": 400}
+    own_law = {"temperature": 1.0, "class_temperature": 1.0}
+    sampler = {"steps": 60, **own_law, "sigma_last": 0.01, "batch_size": 400}
     config = MoleculesConfig.model_validate({"sampler": sampler, "network": SMALL})
     return codec, config, Apart(build(config, codec).process)
 
