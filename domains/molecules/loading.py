@@ -53,8 +53,7 @@ def load_data(config: MoleculesConfig, path: str | None = None) -> Data:
     named = settings.split is None and is_named(source)
     most = _ANY if named else settings.max_atoms  # EDM's split numbers all molecules
     loaded = read(source, max_atoms=most, bonded=settings.bonds != "none")
-    whole = qm9_split()
-    parts = (whole.train, whole.test) if named else _split(loaded, settings.split)
+    parts = _edm() if named else _split(loaded, settings.split)
     (train, lost), (test, more) = (_usable(loaded, part, settings) for part in parts)
     held = min(settings.validation, len(train) // 5)
     order = np.random.default_rng(0).permutation(len(train))
@@ -129,6 +128,12 @@ def _set_aside(
     moved = unseen[chosen]
     kept = np.sort(np.concatenate([left, chosen[moved]]))
     return molecules.select(kept), molecules.select(np.sort(chosen[~moved]))
+
+
+def _edm() -> tuple[Integers, Integers]:
+    """Places of training and test molecules of QM9 in EDM's split."""
+    whole = qm9_split()
+    return whole.train, whole.test
 
 
 def _split(loaded: Loaded, path: str | None) -> tuple[Integers, Integers]:

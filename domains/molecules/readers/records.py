@@ -116,10 +116,8 @@ def gather(items: Iterable[Record | Skipped], max_atoms: int, *, bonded: bool = 
     packed = _pack(records)
     left, faults = _screen(packed, [record.where for record in records], max_atoms)
     if bonded:
-        bare = np.array([records[i].bond is None for i in left.tolist()], np.bool_)
-        if _few(bare, packed.select(left)):
-            faults += [Skipped(records[i].where, _BARE) for i in left[bare].tolist()]
-            left = left[~bare]
+        left, bare = _bonded(records, packed, left)
+        faults += bare
     records = [records[i] for i in left.tolist()]
     places = [record.where for record in records]
     known, remarks = columns([record.properties for record in records], places)
@@ -153,11 +151,16 @@ def _pack(records: Sequence[Record]) -> Structures:
     )
 
 
-def _few(bare: NDArray[np.bool_], structures: Structures) -> bool:
-    """Whether to do without the molecules whose bonds are not known, if there are any."""
+def _bonded(
+    records: Sequence[Record], packed: Structures, left: Integers
+) -> tuple[Integers, list[Skipped]]:
+    """The records to keep, and the few whose bonds are not known while those of others are."""
+    bare = np.array([records[i].bond is None for i in left.tolist()], np.bool_)
     if not bare.any() or bare.all():
-        return False
-    return 2 * int(bare.sum()) < len(bare) or not (structures.number == 1).any()
+        return left, []
+    if 2 * int(bare.sum()) >= len(bare) and (packed.select(left).number == 1).any():
+        return left, []
+    return left[~bare], [Skipped(records[i].where, _BARE) for i in left[bare].tolist()]
 
 
 def _bonds(records: Sequence[Record], structures: Structures) -> tuple[Bonds | None, list[str]]:

@@ -1,5 +1,7 @@
 """What of the data a run takes, and what is said of the rest."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -10,6 +12,7 @@ from structdiff.domains.molecules.chemistry import judge
 from structdiff.domains.molecules.loading import load_data
 from structdiff.domains.molecules.readers import sources
 from structdiff.domains.molecules.readers.sources import Split
+from structdiff.domains.molecules.structures import Bonds
 from tests.domains.molecules.smiles import scattered
 
 
@@ -102,6 +105,11 @@ def test_a_record_whose_bonds_are_not_known_does_not_cost_the_others_theirs(tmp_
     assert found.train.bond.order.tolist() == [1, 1, 2, 1, 3, 1, 1]
     assert [one.where for one in found.skipped] == ["record 4"]
     assert "1 x its bonds are not known, those of the others are" in found.report
+    # Without hydrogens distances do not tell, however many have none.
+    most = heavy(tmp_path / "most.sdf", ["CCO", "N->[Cu]", "N->[Cu]"])
+    assert len(load(most, bonds="none", validation=0).train) == 3
+    with pytest.raises(ValueError, match="1 molecules are left to train on"):
+        load(most, bonds="kekulized")
     # A model without bonds has a use for it.
     assert len(load(path, hydrogens="implicit", validation=0).train) == 5
 
@@ -153,3 +161,18 @@ def test_test_molecules_alone_may_have_no_hydrogens(tmp_path):
     np.savez(tmp_path / "split.npz", train=[0, 1, 2], test=[3])
     found = load(path, split=str(tmp_path / "split.npz"), bonds="kekulized", validation=0)
     assert found.reference.bond.order.tolist() == [2, 2]
+
+
+def test_distances_tell_all_bonds_where_most_are_not_known(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    water = "3\n\nO 0 0 0\nH 0.76 0.59 0\nH -0.76 0.59 0\n"
+    (folder / "b.xyz").write_text(water * 2)
+    (tmp_path / "one.xyz").write_text(water)
+    one = loading.read(tmp_path / "one.xyz").structures
+    loose = replace(one, bond=Bonds(np.array([[0], [1]]), np.array([1]), np.zeros(1, int)))
+    save(folder / "a.sdf", loose)  # one of its two bonds
+    found = load(folder, bonds="kekulized", validation=0)
+    assert found.train.bond.order.tolist() == [1] * 6
+    assert found.skipped == ()
+    assert "bonds of 1 molecules are dropped: 2 have none" in found.notes[0]
